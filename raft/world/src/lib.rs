@@ -1,0 +1,150 @@
+//! The doors: everything outside the program, on one page.
+//!
+//! Production and simulation run the same code and differ only in the [`World`] they are handed. Nothing else in the
+//! workspace opens a socket or a file, asks the time of day or rolls dice; `clippy.toml` says so too. Waiting is done
+//! with `tokio::time`, which the simulation drives.
+//!
+//! This crate knows nothing of ours. [`real`] is the one file that opens anything.
+
+pub mod real;
+
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// A future behind a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// All doors of one member. Cheap to clone.
+#[derive(Clone)]
+pub struct World {
+    pub clock: Arc<dyn Clock>,
+    pub entropy: Entropy,
+    pub net: Arc<dyn Net>,
+    pub disk: Arc<dyn Disk>,
+}
+
+/// The time of day. Only for stamps and certificates; never for measuring spans (use `tokio::time::Instant`).
+pub trait Clock: Send + Sync {
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    fn now_ms(&self) -> u64;
+}
+
+/// Where randomness comes from: the operating system, or the seed of a simulation.
+#[derive(Clone)]
+pub struct Entropy(Arc<Mutex<dyn FnMut(&mut [u8]) + Send>>);
+
+impl Entropy {
+    /// Wraps a source that fills the whole slice with random bytes.
+    pub fn new(source: impl FnMut(&mut [u8]) + Send + 'static) -> Entropy {
+        Entropy(Arc::new(Mutex::new(source)))
+    }
+
+    /// `N` random bytes.
+    pub fn bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes);
+        bytes
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        let mut source = self.0.lock().expect("an entropy source does not panic");
+        (*source)(bytes);
+    }
+
+    /// A random number.
+    pub fn u64(&self) -> u64 {
+        u64::from_le_bytes(self.bytes())
+    }
+
+    /// A random number in `0..bound`; the bias is below `bound / 2^64`. Zero when `bound` is zero.
+    pub fn below(&self, bound: u64) -> u64 {
+        ((u128::from(self.u64()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// A random span in `0..=span`, for spreading work out.
+    pub fn jitter(&self, span: Duration) -> Duration {
+        Duration::from_nanos(self.below(span.as_nanos() as u64 + 1))
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
+/// A byte stream between two hosts. `Sync` because the Raft engine wants its network handles so.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Stream for T {}
+
+/// A boxed [`Stream`].
+pub type BoxStream = Box<dyn Stream>;
+
+/// The network.
+pub trait Net: Send + Sync {
+    /// Listens for TCP streams on `addr` (port 0: any free port).
+    fn listen<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
+    /// Connects to `host:port`; `host` is a name or an address literal (IPv6 in brackets).
+    fn connect<'a>(&'a self, host_port: &'a str) -> BoxFuture<'a, io::Result<BoxStream>>;
+    /// Opens a UDP socket on `addr`.
+    fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>>;
+}
+
+/// Accepts TCP streams.
+pub trait Listener: Send {
+    fn accept<'a>(&'a mut self) -> BoxFuture<'a, io::Result<(BoxStream, SocketAddr)>>;
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// A UDP socket.
+pub trait Datagrams: Send + Sync {
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>>;
+    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>>;
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// The disk: small files written as a whole, and the surroundings of one RocksDB.
+///
+/// Every write is atomic and durable when it returns: temporary file, sync, rename, sync of the folder.
+pub trait Disk: Send + Sync {
+    /// The whole file; `None` when there is none.
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
+    /// Replaces the file. Files are readable by their owner only (mode 0600).
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Removes the file; no error when there is none.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Names in a folder, sorted; empty when there is no such folder.
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
+    /// Makes a folder and its parents (mode 0700).
+    fn create_dir_all(&self, folder: &Path) -> io::Result<()>;
+    /// Takes the folder for this process alone until the guard is dropped.
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// The RocksDB `Env` databases are opened in; `None` is the machine's own.
+    fn database_env(&self) -> Option<rocksdb::Env>;
+    /// The folder a database lives in, as RocksDB should see it.
+    fn database_path(&self, path: &Path) -> PathBuf {
+        path.to_path_buf()
+    }
+    /// How a write-ahead log becomes durable.
+    fn syncing(&self) -> Syncing;
+}
+
+/// Where the wait for a disk sync takes place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Syncing {
+    /// A thread of its own calls sync and wakes all waiters: real disks.
+    Thread,
+    /// A task sleeps between `min` and `max` of simulated time and then syncs: simulated disks.
+    Simulated { min: Duration, max: Duration },
+}

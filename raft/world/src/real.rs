@@ -1,0 +1,194 @@
+//! The machine we run on. The only file of the workspace that opens anything.
+#![expect(clippy::disallowed_methods, reason = "this file is the door all others are sent to")]
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{BoxFuture, BoxStream, Clock, Datagrams, Disk, Entropy, Listener, Net, Syncing, World};
+
+/// The world of production.
+pub fn world() -> World {
+    World { clock: Arc::new(RealClock), entropy: entropy(), net: Arc::new(RealNet), disk: Arc::new(RealDisk) }
+}
+
+/// Dice from the operating system.
+pub fn entropy() -> Entropy {
+    Entropy::new(|bytes| getrandom::fill(bytes).expect("the operating system gives random bytes"))
+}
+
+struct RealClock;
+
+impl Clock for RealClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        since.as_millis() as u64
+    }
+}
+
+struct RealNet;
+
+/// Keep-alive and user timeout: a peer that vanished without a word is noticed in about 30 s
+/// (control-protocol facts, section 7.5: "TCP_USER_TIMEOUT (~15–30 s) on accepted sockets").
+const VANISHED_PEER: Duration = Duration::from_secs(30);
+
+fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
+    // Without TCP_NODELAY delayed acknowledgements outlast the deadlines of Raft's calls.
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(VANISHED_PEER))?;
+    Ok(())
+}
+
+impl Net for RealNet {
+    fn listen<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            let socket = socket2::Socket::new(
+                socket2::Domain::for_address(addr),
+                socket2::Type::STREAM,
+                Some(socket2::Protocol::TCP),
+            )?;
+            // A restarted member must get its port back while old connections linger in TIME_WAIT.
+            socket.set_reuse_address(true)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&addr.into())?;
+            socket.listen(4096)?;
+            let listener = tokio::net::TcpListener::from_std(socket.into())?;
+            Ok(Box::new(RealListener(listener)) as Box<dyn Listener>)
+        })
+    }
+
+    fn connect<'a>(&'a self, host_port: &'a str) -> BoxFuture<'a, io::Result<BoxStream>> {
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(host_port).await?;
+            tune(&stream)?;
+            Ok(Box::new(stream) as BoxStream)
+        })
+    }
+
+    fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
+        Box::pin(async move {
+            let socket = tokio::net::UdpSocket::bind(addr).await?;
+            Ok(Box::new(RealDatagrams(socket)) as Box<dyn Datagrams>)
+        })
+    }
+}
+
+struct RealListener(tokio::net::TcpListener);
+
+impl Listener for RealListener {
+    fn accept<'a>(&'a mut self) -> BoxFuture<'a, io::Result<(BoxStream, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, from) = self.0.accept().await?;
+            // A client that hung up at once has no socket left to tune; its reader will notice.
+            if let Err(error) = tune(&stream) {
+                tracing::debug!(%from, %error, "could not tune an accepted socket");
+            }
+            Ok((Box::new(stream) as BoxStream, from))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+struct RealDatagrams(tokio::net::UdpSocket);
+
+impl Datagrams for RealDatagrams {
+    fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
+        Box::pin(self.0.recv_from(buffer))
+    }
+
+    fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>> {
+        Box::pin(self.0.send_to(bytes, to))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+struct RealDisk;
+
+impl Disk for RealDisk {
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_os_string();
+        name.push(".tmp");
+        let temporary = folder.join(name);
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(&temporary, path)?;
+        fs::File::open(folder)?.sync_all()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir_all(&self, folder: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let path = folder.join("LOCK.hsraft");
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("another process uses {}; stop it first", folder.display()),
+            )),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn database_env(&self) -> Option<rocksdb::Env> {
+        None
+    }
+
+    fn syncing(&self) -> Syncing {
+        Syncing::Thread
+    }
+}

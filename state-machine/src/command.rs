@@ -1,0 +1,148 @@
+//! Everything that can be asked, in one enum.
+//!
+//! Commands are entries of the log: they carry facts (keys, hashes, seeds), never secrets and never the wish to look
+//! something up elsewhere. Variants and fields are only ever added; `codec` writes names, so that order does not matter.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use tailcfg::{DiscoKey, MachineKey, NlKey, NodeKey};
+
+use crate::model::*;
+
+/// One entry of the log as the leader wrote it: who asked for what, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Absent for commands that may be applied twice without harm.
+    pub request: Option<RequestId>,
+    /// The leader's clock.
+    pub at: Timestamp,
+    /// For people: `cli`, `api key ab12…`, `node 7`, `hs2`.
+    #[serde(default)]
+    pub by: String,
+    pub command: Command,
+}
+
+/// One change somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "commands are moved once, into the log")]
+pub enum Command {
+    // the cluster
+    /// The first command of a cluster's life; refused ever after.
+    Found { cluster_id: String, member: Member, settings: Settings, secrets: Vec<(String, SealedSecret)> },
+    ApplySettings { settings: Settings },
+    CreateJoinToken { token: JoinToken },
+    RevokeJoinToken { id: String },
+    /// Uses a token up. The member's id is the log index of this entry.
+    AdmitMember { token: String, member: Member },
+    /// A member tells what others should know of it (address, relay, version).
+    AnnounceMember { member: Member },
+    /// Fences a member for ever.
+    RemoveMember { id: MemberId },
+    PutSecret { name: String, secret: SealedSecret },
+    /// Regions of relays that are not ours; the whole list.
+    SetDerpRegions { regions: Vec<DerpRegion> },
+
+    // users
+    CreateUser { name: String, display_name: String, email: String, profile_pic_url: String },
+    RenameUser { user: UserId, name: String },
+    /// Refused while the user has nodes.
+    DeleteUser { user: UserId },
+
+    // keys
+    /// `key.id`, `used` and `created_at` are decided by apply.
+    CreatePreAuthKey { key: PreAuthKey },
+    ExpirePreAuthKey { id: PreAuthKeyId },
+    DeletePreAuthKey { id: PreAuthKeyId },
+    /// `key.id` and `created_at` are decided by apply.
+    CreateApiKey { key: ApiKey },
+    ExpireApiKey { prefix: String },
+    DeleteApiKey { prefix: String },
+    /// Coarse: the edge sends it at most once an hour and key.
+    TouchApiKey { prefix: String },
+
+    // nodes coming and going
+    /// A client with a pre-auth key. Succeeds without using the key when the node is already in.
+    RegisterWithKey { client: Registration, prefix: String, secret_sha256: [u8; 32] },
+    /// A client without a key: a login begins.
+    BeginLogin { client: Registration, id: LoginId },
+    /// A person (or a provider) said yes.
+    FinishLogin { id: LoginId, user: UserId, method: RegisterMethod, expiry: Option<Timestamp>, seed: u64 },
+    RejectLogin { id: LoginId, reason: String },
+    /// `tailscale logout`: ephemeral nodes go, others expire.
+    Logout { machine_key: MachineKey, node_key: NodeKey },
+    /// A client asks for an earlier end of its key; never a later one.
+    ExpireSooner { machine_key: MachineKey, node_key: NodeKey, expiry: Timestamp },
+    /// What clients report in map requests, batched.
+    Report { reports: Vec<Report> },
+    /// Streams that opened and closed at one member, in order, batched.
+    Presence { member: MemberId, changes: Vec<PresenceChange> },
+    /// A member was silent too long: its streams are gone, its nodes get the long grace.
+    ForgetSessions { member: MemberId },
+
+    // nodes in the hands of people
+    RenameNode { node: NodeId, name: String },
+    /// `None`: never expires.
+    SetNodeExpiry { node: NodeId, expiry: Option<Timestamp> },
+    DeleteNode { node: NodeId },
+    SetNodeTags { node: NodeId, tags: BTreeSet<String> },
+    ApproveRoutes { node: NodeId, routes: BTreeSet<IpNet> },
+    MoveNode { node: NodeId, user: UserId },
+    /// Gives addresses to nodes that lack one of a prefix that exists.
+    BackfillAddresses { seed: u64 },
+
+    // policy
+    SetPolicy { text: Arc<str>, author: String },
+
+    // time
+    /// Something is due ([`State::next_deadline`](crate::State::next_deadline)).
+    Elapse,
+}
+
+/// What a client brings to a registration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Registration {
+    /// Proved by Noise.
+    pub machine_key: MachineKey,
+    pub node_key: NodeKey,
+    /// Zero when the client has none.
+    pub old_node_key: NodeKey,
+    pub nl_key: NlKey,
+    pub hostname: String,
+    pub hostinfo: Hostinfo,
+    pub capability_version: u16,
+    /// The client's own wish (`--state=mem:`).
+    pub ephemeral: bool,
+    /// What the client asked for; only ever shortens.
+    pub expiry: Option<Timestamp>,
+    /// For random address allocation.
+    pub seed: u64,
+}
+
+/// News from one client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    pub node: NodeId,
+    /// The key the client spoke under; a report of a key that was replaced meanwhile is dropped.
+    pub node_key: NodeKey,
+    pub disco_key: Option<DiscoKey>,
+    pub hostinfo: Option<Hostinfo>,
+    /// `Hostinfo.Hostname`, where it came along.
+    pub hostname: Option<String>,
+    pub endpoints: Option<Vec<Endpoint>>,
+    pub home_derp: Option<u32>,
+    pub capability_version: Option<u16>,
+}
+
+/// One stream opened or closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PresenceChange {
+    pub node: NodeId,
+    pub session: SessionId,
+    /// True: opened. False: closed.
+    pub here: bool,
+}

@@ -1,0 +1,28 @@
+use serde::{Deserialize, Serialize};
+
+use super::{ApiKeyId, Timestamp};
+
+/// A key for programs: text form `hskey-api-<prefix:12>-<secret:64>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ApiKey {
+    pub id: ApiKeyId,
+    /// The public 12 characters; unique.
+    pub prefix: String,
+    /// SHA-256 of the secret part.
+    pub secret_sha256: [u8; 32],
+    pub role: Role,
+    pub expiration: Option<Timestamp>,
+    pub created_at: Timestamp,
+    /// Coarse: written at most once an hour.
+    pub last_seen: Option<Timestamp>,
+}
+
+/// What an API key may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    #[default]
+    Admin,
+    ReadOnly,
+}

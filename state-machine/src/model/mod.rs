@@ -1,0 +1,25 @@
+//! The nouns: what the tables of [`State`](crate::State) hold.
+
+mod ids;
+mod api_key;
+mod derp;
+mod login;
+mod member;
+mod node;
+mod policy;
+mod pre_auth_key;
+mod settings;
+mod time;
+mod user;
+
+pub use api_key::{ApiKey, Role};
+pub use derp::{DerpNode, DerpRegion};
+pub use ids::{ApiKeyId, LoginId, MemberId, NodeId, PreAuthKeyId, RequestId, Revision, SessionId, UserId};
+pub use login::{Login, LoginResult};
+pub use member::{JoinRole, JoinToken, Member, MemberState, RelayFacts, SealedSecret};
+pub use node::{Endpoint, Hostinfo, Node, Presence, RegisterMethod, Session};
+pub use policy::PolicyVersion;
+pub use pre_auth_key::PreAuthKey;
+pub use settings::{Allocation, DnsRecord, Settings};
+pub use time::Timestamp;
+pub use user::User;

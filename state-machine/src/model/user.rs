@@ -1,0 +1,21 @@
+use serde::{Deserialize, Serialize};
+
+use super::{Timestamp, UserId};
+
+/// A person or a service that owns nodes (Headscale's `users` table).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct User {
+    pub id: UserId,
+    /// Unique; what people type.
+    pub name: String,
+    pub display_name: String,
+    pub email: String,
+    /// `oidc` or `cli`; with [`User::provider_id`] the identity at a login provider.
+    pub provider: String,
+    /// `iss/sub` of an OIDC identity; empty for users made by hand.
+    pub provider_id: String,
+    /// A valid URL or empty (`tailcfg.UserProfile.ProfilePicURL`).
+    pub profile_pic_url: String,
+    pub created_at: Timestamp,
+}

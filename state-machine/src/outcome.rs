@@ -1,0 +1,134 @@
+//! Everything that can be answered.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::*;
+
+/// What apply answered, kept with the request id so that a retry hears the same.
+pub type Answer = Result<Outcome, Refusal>;
+
+/// Done, with this value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    Done,
+    /// Nothing had to change.
+    Unchanged,
+    User(UserId),
+    Node(NodeId),
+    PreAuthKey(PreAuthKeyId),
+    ApiKey(ApiKeyId),
+    Member(MemberId),
+    Login(LoginId),
+    Policy(u64),
+    /// The client is in as this node.
+    Registered(NodeId),
+    /// The node was there but its key has expired: the client must make a new one.
+    KeyExpired(NodeId),
+    /// Logged out; `deleted` for ephemeral nodes.
+    LoggedOut { node: NodeId, deleted: bool },
+    /// How many things changed (backfill, elapse, reports).
+    Changed(u64),
+}
+
+/// Not done, for this reason. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Nothing of that kind under that name.
+    NotFound { what: What, name: String },
+    /// The name, prefix or key is another's.
+    Taken { what: What, name: String },
+    /// The value does not fit; the text says why and what would.
+    Invalid { what: What, why: String },
+    /// The user still has this many nodes.
+    UserHasNodes { nodes: u64 },
+    KeyUnknown,
+    KeyExpired,
+    KeyUsed,
+    /// The node key belongs to another machine.
+    WrongMachine,
+    /// Tags were asked for that the client may not have.
+    TagsNotPermitted { tags: Vec<String> },
+    /// The prefix has no address left.
+    AddressesExhausted { prefix: String },
+    TokenUnknown,
+    TokenExpired,
+    TokenUsed,
+    AlreadyFounded,
+    NotFounded,
+    /// The login has another end already.
+    LoginOver,
+    PolicyRejected { why: String },
+}
+
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    User,
+    Node,
+    PreAuthKey,
+    ApiKey,
+    Login,
+    Member,
+    JoinToken,
+    Settings,
+    Policy,
+    Route,
+    Tag,
+    Name,
+    Region,
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            What::User => "user",
+            What::Node => "node",
+            What::PreAuthKey => "pre-auth key",
+            What::ApiKey => "API key",
+            What::Login => "login",
+            What::Member => "member",
+            What::JoinToken => "join token",
+            What::Settings => "settings",
+            What::Policy => "policy",
+            What::Route => "route",
+            What::Tag => "tag",
+            What::Name => "name",
+            What::Region => "DERP region",
+        })
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::NotFound { what, name } => write!(f, "{what} {name:?} not found"),
+            Refusal::Taken { what, name } => write!(f, "{what} {name:?} exists already"),
+            Refusal::Invalid { what, why } => write!(f, "invalid {what}: {why}"),
+            Refusal::UserHasNodes { nodes } => {
+                write!(f, "the user still has {nodes} node(s); delete or move them first")
+            }
+            Refusal::KeyUnknown => f.write_str("invalid pre auth key"),
+            Refusal::KeyExpired => f.write_str("AuthKey expired"),
+            Refusal::KeyUsed => f.write_str("AuthKey has already been used"),
+            Refusal::WrongMachine => f.write_str("the node key belongs to another machine"),
+            Refusal::TagsNotPermitted { tags } => {
+                write!(f, "requested tags [{}] are invalid or not permitted", tags.join(", "))
+            }
+            Refusal::AddressesExhausted { prefix } => write!(f, "no address left in {prefix}; widen the prefix"),
+            Refusal::TokenUnknown => f.write_str("no such join token; make one with: hsraft token create"),
+            Refusal::TokenExpired => f.write_str("the join token has expired; make a new one with: hsraft token create"),
+            Refusal::TokenUsed => f.write_str("the join token was used already; make a new one with: hsraft token create"),
+            Refusal::AlreadyFounded => f.write_str("the cluster exists already"),
+            Refusal::NotFounded => f.write_str("the cluster has not been founded"),
+            Refusal::LoginOver => f.write_str("the login was finished, rejected or has expired"),
+            Refusal::PolicyRejected { why } => write!(f, "policy rejected: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
