@@ -1,0 +1,49 @@
+# Two commands: `make run` and `make test`. Both work on a bare Debian 12 with Rust.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Where the laboratory of `make run` lives, and the first of its ports.
+LAB_DIR ?= lab
+LAB_PORT ?= 8080
+LAB_MEMBERS ?= 3
+
+PREPARE = prepared="$$(deploy/build/prepare.sh)"; eval "$$prepared"
+TARGET = $${CARGO_TARGET_DIR:-target}
+
+.PHONY: help run stop test lint bench sim
+
+help:
+	@echo "make run    set up and start a three-member cluster on this machine; a second run continues with its data"
+	@echo "make stop   stop that cluster; its data stays in $(LAB_DIR)/"
+	@echo "make test   set up and run all tests"
+	@echo "make lint   formatting and lints"
+	@echo "make bench  measure: proposals, registration, first maps, memory (minutes)"
+	@echo "make sim    200 seeds of the simulation (minutes)"
+
+run:
+	@$(PREPARE); \
+	cargo build --release -p node --bin hsraft; \
+	"$(TARGET)/release/hsraft" lab up --members $(LAB_MEMBERS) --dir "$(LAB_DIR)" --base-port $(LAB_PORT)
+
+stop:
+	@"$(TARGET)/release/hsraft" lab down --dir "$(LAB_DIR)"
+
+test:
+	@$(PREPARE); \
+	cargo build -p node --bin hsraft; \
+	HSRAFT_BIN="$$(cd "$(TARGET)" && pwd)/debug/hsraft" cargo test --workspace
+
+lint:
+	@$(PREPARE); \
+	cargo fmt --all --check; \
+	cargo clippy --workspace --all-targets -- --deny warnings
+
+bench:
+	@$(PREPARE); \
+	cargo build --release -p node --bin hsraft; \
+	HSRAFT_BIN="$$(cd "$(TARGET)" && pwd)/release/hsraft" cargo run --release -p chaos-tests --bin bench -- all
+
+sim:
+	@$(PREPARE); \
+	cargo run --release -p chaos-tests --bin sim -- --seeds 200
