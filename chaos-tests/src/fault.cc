@@ -1,0 +1,70 @@
+// A disk in memory that can lose power: RocksDB's FaultInjectionTestEnv over RocksDB's own memory Env.
+//
+// FaultInjectionTestEnv is taken rather than the newer FaultInjectionTestFS because that one, in 11.8.1, divides by
+// zero when it drops a random part and does not write the surviving prefix back.
+#include "rocksdb/c.h"
+#include "rocksdb/env.h"
+#include "util/random.h"
+#include "utilities/fault_injection_env.h"
+
+using ROCKSDB_NAMESPACE::Env;
+using ROCKSDB_NAMESPACE::FaultInjectionTestEnv;
+using ROCKSDB_NAMESPACE::NewMemEnv;
+using ROCKSDB_NAMESPACE::Random;
+using ROCKSDB_NAMESPACE::Status;
+
+namespace {
+
+// A base of its own, named first, so that the memory outlives the Env that writes into it.
+struct Platters {
+  std::unique_ptr<Env> memory{NewMemEnv(Env::Default())};
+};
+
+class SimulatedDisk final : private Platters, public FaultInjectionTestEnv {
+ public:
+  SimulatedDisk() : FaultInjectionTestEnv(memory.get()) {}
+};
+
+SimulatedDisk* disk_of(void* disk) { return static_cast<SimulatedDisk*>(disk); }
+
+}  // namespace
+
+extern "C" {
+
+// The layout behind the opaque handle of rocksdb/c.h (db/c.cc); rocksdb_env_destroy deletes both.
+struct rocksdb_env_t {
+  Env* rep;
+  bool is_default;
+};
+
+void* chaos_disk_new() { return new SimulatedDisk(); }
+
+rocksdb_env_t* chaos_disk_env(void* disk) { return new rocksdb_env_t{disk_of(disk), false}; }
+
+// From here on nothing reaches the platters.
+void chaos_disk_freeze(void* disk) { disk_of(disk)->SetFilesystemActive(false); }
+
+// The machine lost power and has it again: what was not synced is gone, wholly or from a random point on.
+int chaos_disk_power_loss(void* disk, uint32_t seed, int torn) {
+  SimulatedDisk* env = disk_of(disk);
+  Status dropped;
+  if (torn) {
+    // Zero is the one seed this generator cannot leave.
+    Random random((seed & 0x7fffffff) | 1);
+    dropped = env->DropRandomUnsyncedFileData(&random);
+  } else {
+    dropped = env->DropUnsyncedFileData();
+  }
+  // A listed file may be gone already, and files that survive are a legal outcome of a power loss.
+  env->DeleteFilesCreatedAfterLastDirSync().PermitUncheckedError();
+  env->ResetState();
+  env->SetFilesystemActive(true);
+  return dropped.ok() ? 0 : 1;
+}
+
+// The process died, the machine lived: its page cache is all there.
+void chaos_disk_thaw(void* disk) {
+  disk_of(disk)->ResetState();
+  disk_of(disk)->SetFilesystemActive(true);
+}
+}

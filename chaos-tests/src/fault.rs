@@ -1,0 +1,127 @@
+//! A RocksDB `Env` in memory that can lose power. One per simulated machine.
+#![allow(unsafe_code, reason = "the one bridge to the C++ of fault.cc; every other file of the proof is safe")]
+
+use std::os::raw::{c_int, c_void};
+
+use librocksdb_sys as ffi;
+
+unsafe extern "C" {
+    fn chaos_disk_new() -> *mut c_void;
+    fn chaos_disk_env(disk: *mut c_void) -> *mut ffi::rocksdb_env_t;
+    fn chaos_disk_freeze(disk: *mut c_void);
+    fn chaos_disk_power_loss(disk: *mut c_void, seed: u32, torn: c_int) -> c_int;
+    fn chaos_disk_thaw(disk: *mut c_void);
+}
+
+/// The platters of one machine and the `Env` that writes to them.
+pub struct Platters {
+    /// Owned by `env`; valid as long as that is.
+    disk: *mut c_void,
+    env: rocksdb::Env,
+}
+
+// SAFETY: FaultInjectionTestEnv takes a mutex around everything these calls touch, and a RocksDB Env is shared between
+// threads by design.
+unsafe impl Send for Platters {}
+// SAFETY: see above.
+unsafe impl Sync for Platters {}
+
+impl Default for Platters {
+    fn default() -> Platters {
+        Platters::new()
+    }
+}
+
+impl Platters {
+    /// An empty disk.
+    pub fn new() -> Platters {
+        // SAFETY: the disk is created here and handed to exactly one handle, which `Env` destroys with its last clone.
+        unsafe {
+            let disk = chaos_disk_new();
+            Platters { disk, env: rocksdb::Env::from_raw(chaos_disk_env(disk)) }
+        }
+    }
+
+    /// What databases are opened in.
+    pub fn env(&self) -> rocksdb::Env {
+        self.env.clone()
+    }
+
+    /// From here on every write fails. Call it before the member is dropped: closing a database must not flush.
+    pub fn freeze(&self) {
+        // SAFETY: `self.env` keeps the disk alive.
+        unsafe { chaos_disk_freeze(self.disk) }
+    }
+
+    /// Forgets what was not synced and works again. Call it when the member and its database are gone.
+    /// `torn`: each file keeps a random part of its unsynced tail.
+    pub fn power_loss(&self, seed: u32, torn: bool) {
+        // SAFETY: `self.env` keeps the disk alive.
+        let failed = unsafe { chaos_disk_power_loss(self.disk, seed, c_int::from(torn)) };
+        assert_eq!(failed, 0, "the simulated disk could drop its unsynced bytes");
+    }
+
+    /// Works again with nothing forgotten: only the process died.
+    pub fn thaw(&self) {
+        // SAFETY: `self.env` keeps the disk alive.
+        unsafe { chaos_disk_thaw(self.disk) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(platters: &Platters) -> rocksdb::DB {
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        options.set_env(&platters.env());
+        rocksdb::DB::open(&options, "/db").unwrap()
+    }
+
+    #[test]
+    fn power_loss_keeps_what_was_synced_and_forgets_the_rest() {
+        let platters = Platters::new();
+        let db = open(&platters);
+        db.put("synced", "1").unwrap();
+        db.flush_wal(true).unwrap();
+        db.put("unsynced", "1").unwrap();
+        platters.freeze();
+        assert!(db.put("frozen", "1").is_err(), "a frozen disk takes nothing");
+        drop(db);
+        platters.power_loss(7, false);
+
+        let db = open(&platters);
+        assert!(db.get("synced").unwrap().is_some());
+        assert!(db.get("unsynced").unwrap().is_none());
+        assert!(db.get("frozen").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_mere_crash_forgets_nothing() {
+        let platters = Platters::new();
+        let db = open(&platters);
+        db.put("unsynced", "1").unwrap();
+        platters.freeze();
+        drop(db);
+        platters.thaw();
+        assert!(open(&platters).get("unsynced").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_torn_tail_never_reaches_what_was_synced() {
+        for seed in 0..20 {
+            let platters = Platters::new();
+            let db = open(&platters);
+            db.put("synced", "1").unwrap();
+            db.flush_wal(true).unwrap();
+            for i in 0..50 {
+                db.put(format!("tail{i}"), "x".repeat(100)).unwrap();
+            }
+            platters.freeze();
+            drop(db);
+            platters.power_loss(seed, true);
+            assert!(open(&platters).get("synced").unwrap().is_some(), "seed {seed}");
+        }
+    }
+}

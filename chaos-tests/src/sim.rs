@@ -1,0 +1,7 @@
+//! A whole cluster in one thread, from one seed.
+
+pub mod clock;
+pub mod disk;
+pub mod host;
+pub mod net;
+pub mod trace;

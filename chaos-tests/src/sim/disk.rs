@@ -1,0 +1,155 @@
+//! The disk of a simulated host: small files in memory and a RocksDB `Env` that forgets what was not synced.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use world::{Disk, Syncing};
+
+use crate::fault::Platters;
+
+/// How long a simulated sync takes: between a good SSD and a busy one.
+const SYNC_MIN: Duration = Duration::from_micros(500);
+const SYNC_MAX: Duration = Duration::from_millis(3);
+
+/// One machine's disk. It outlives the member that runs on it.
+#[derive(Default)]
+pub struct SimDisk {
+    platters: Platters,
+    frozen: AtomicBool,
+    files: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
+    locks: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+impl SimDisk {
+    /// The member is about to die: from here on nothing it does reaches the disk.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+        self.platters.freeze();
+    }
+
+    /// The machine lost power and has it again.
+    pub fn power_loss(&self, seed: u32, torn: bool) {
+        self.assert_closed();
+        self.platters.power_loss(seed, torn);
+        self.frozen.store(false, Ordering::Relaxed);
+    }
+
+    /// Only the process died.
+    pub fn thaw(&self) {
+        self.assert_closed();
+        self.platters.thaw();
+        self.frozen.store(false, Ordering::Relaxed);
+    }
+
+    /// A member that survives its own crash would write where its successor writes.
+    fn assert_closed(&self) {
+        let held = self.locks.lock().expect("no panic while locked");
+        assert!(held.is_empty(), "a crashed member still holds {held:?}");
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        match self.frozen.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the disk is gone")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Disk for SimDisk {
+    fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        Ok(self.files.lock().expect("no panic while locked").get(path).cloned())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.writable()?;
+        self.files.lock().expect("no panic while locked").insert(path.to_path_buf(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.writable()?;
+        self.files.lock().expect("no panic while locked").remove(path);
+        Ok(())
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
+        let files = self.files.lock().expect("no panic while locked");
+        let mut names = BTreeSet::new();
+        for path in files.keys() {
+            if let Ok(rest) = path.strip_prefix(folder)
+                && let Some(first) = rest.components().next()
+            {
+                names.insert(first.as_os_str().to_string_lossy().into_owned());
+            }
+        }
+        Ok(names.into_iter().collect())
+    }
+
+    fn create_dir_all(&self, _folder: &Path) -> io::Result<()> {
+        self.writable()
+    }
+
+    fn lock(&self, folder: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        let mut locks = self.locks.lock().expect("no panic while locked");
+        match locks.insert(folder.to_path_buf()) {
+            true => Ok(Box::new(Held { folder: folder.to_path_buf(), locks: self.locks.clone() })),
+            false => Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{} is in use", folder.display()))),
+        }
+    }
+
+    fn database_env(&self) -> Option<rocksdb::Env> {
+        Some(self.platters.env())
+    }
+
+    fn syncing(&self) -> Syncing {
+        Syncing::Simulated { min: SYNC_MIN, max: SYNC_MAX }
+    }
+}
+
+/// A folder that is taken until this is dropped.
+struct Held {
+    folder: PathBuf,
+    locks: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Ok(mut locks) = self.locks.lock() {
+            locks.remove(&self.folder);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_disk_takes_nothing_and_forgets_nothing_it_had() {
+        let disk = SimDisk::default();
+        let path = Path::new("/data/identity");
+        disk.write(path, b"one").unwrap();
+        disk.freeze();
+        assert!(disk.write(path, b"two").is_err());
+        disk.power_loss(1, true);
+        assert_eq!(disk.read(path).unwrap().unwrap(), b"one");
+        assert_eq!(disk.list(Path::new("/data")).unwrap(), ["identity"]);
+    }
+
+    #[test]
+    fn a_folder_is_taken_once() {
+        let disk = SimDisk::default();
+        let held = disk.lock(Path::new("/data")).unwrap();
+        assert!(disk.lock(Path::new("/data")).is_err());
+        drop(held);
+        assert!(disk.lock(Path::new("/data")).is_ok());
+    }
+}

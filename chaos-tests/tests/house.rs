@@ -1,0 +1,164 @@
+//! The house rules that Cargo and clippy cannot say on their own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
+
+/// Who may know whom. An edge that is not written here does not exist.
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    ("tailcfg", &[]),
+    ("policy", &[]),
+    ("world", &[]),
+    ("state-machine", &["policy", "tailcfg"]),
+    ("netmap", &["policy", "state-machine", "tailcfg"]),
+    ("raft", &["state-machine", "world"]),
+    ("derp", &["tailcfg", "world"]),
+    ("admin", &["netmap", "policy", "raft", "state-machine", "tailcfg"]),
+    ("node", &["admin", "derp", "netmap", "policy", "raft", "state-machine", "tailcfg", "world"]),
+    ("chaos-tests", &["admin", "derp", "netmap", "node", "policy", "raft", "state-machine", "tailcfg", "world"]),
+];
+
+/// Crates that compute and never reach outside: their whole dependency tree is checked.
+const PURE: &[&str] = &["tailcfg", "policy", "state-machine", "netmap"];
+const OUTSIDE: &[&str] = &[
+    "async-std",
+    "axum",
+    "fastrand",
+    "getrandom",
+    "h2",
+    "hyper",
+    "mio",
+    "openraft",
+    "rand",
+    "reqwest",
+    "ring",
+    "rocksdb",
+    "rustls",
+    "smol",
+    "socket2",
+    "tempfile",
+    "tokio",
+    "tonic",
+    "tower",
+    "tracing",
+    "tracing-subscriber",
+    "turmoil",
+    "world",
+];
+
+/// Guests that live in one room only: whoever else needs what they do asks that room.
+const ONLY_IN: &[(&str, &str)] = &[
+    ("openraft", "raft"),
+    ("openraft-rt", "raft"),
+    ("openraft-rt-tokio", "raft"),
+    ("tonic", "raft"),
+    ("turmoil", "chaos-tests"),
+    ("tailscale", "chaos-tests"),
+    ("getrandom", "world"),
+    ("socket2", "world"),
+];
+
+#[test]
+fn dependencies_point_inwards() {
+    let allowed: BTreeMap<_, _> = MAY_DEPEND_ON.iter().copied().collect();
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        let allowed = allowed.get(name).unwrap_or_else(|| panic!("{name} is not on the house plan"));
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let is_ours = dependency["path"].is_string();
+            let dependency = dependency["name"].as_str().unwrap();
+            assert!(!is_ours || allowed.contains(&dependency), "{name} must not know {dependency}");
+        }
+    }
+}
+
+#[test]
+fn guests_stay_in_their_room() {
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let guest = dependency["name"].as_str().unwrap();
+            for (only, room) in ONLY_IN {
+                assert!(guest != *only || name == *room, "{name} must not use {guest}: it belongs to {room}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_crates_stay_pure() {
+    for name in PURE {
+        for dependency in tree(name) {
+            assert!(!OUTSIDE.contains(&dependency.as_str()), "{name} reaches outside through {dependency}");
+        }
+    }
+}
+
+#[test]
+fn the_relay_knows_no_state() {
+    let tree = tree("derp");
+    for stranger in ["state-machine", "raft", "admin", "netmap", "policy", "openraft"] {
+        assert!(!tree.contains(stranger), "derp must not know {stranger}, not even through another crate");
+    }
+}
+
+#[test]
+fn every_crate_obeys_the_one_table_of_lints() {
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        let manifest = read(package["manifest_path"].as_str().unwrap());
+        let lints = manifest.split("[lints]").nth(1).unwrap_or_else(|| panic!("{name} has no [lints]"));
+        assert!(lints.trim_start().starts_with("workspace = true"), "{name} has lints of its own");
+    }
+}
+
+/// A closer `clippy.toml` replaces the root's instead of adding to it, so it must repeat the root's bans.
+#[test]
+fn closer_clippy_files_repeat_the_bans() {
+    let root = bans(include_str!("../../clippy.toml"));
+    assert!(root.contains("std::time::SystemTime::now"), "the root clippy.toml bans the wall clock");
+    for package in packages() {
+        let folder = std::path::Path::new(package["manifest_path"].as_str().unwrap()).parent().unwrap();
+        let closer = folder.join("clippy.toml");
+        if closer.exists() {
+            let closer_bans = bans(&read(closer.to_str().unwrap()));
+            let missing: Vec<_> = root.difference(&closer_bans).collect();
+            assert!(missing.is_empty(), "{} forgets {missing:?}", closer.display());
+        }
+    }
+}
+
+fn bans(text: &str) -> BTreeSet<String> {
+    let mut bans = BTreeSet::new();
+    for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
+        if let Some(path) = line.split("path = \"").nth(1).and_then(|rest| rest.split('"').next()) {
+            bans.insert(path.to_string());
+        }
+    }
+    bans
+}
+
+fn packages() -> Vec<serde_json::Value> {
+    let metadata = cargo(&["metadata", "--no-deps", "--format-version=1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+/// Everything a crate is built from, itself left out.
+fn tree(name: &str) -> BTreeSet<String> {
+    let tree = cargo(&["tree", "-p", name, "-e", "normal", "--prefix", "none", "--format", "{p}"]);
+    tree.lines().skip(1).filter_map(|line| line.split(' ').next()).map(String::from).collect()
+}
+
+fn cargo(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn read(path: &str) -> String {
+    let world = world::real::world();
+    let bytes = world.disk.read(std::path::Path::new(path)).unwrap().unwrap_or_else(|| panic!("no {path}"));
+    String::from_utf8(bytes).unwrap()
+}
