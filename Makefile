@@ -31,7 +31,7 @@ stop:
 
 test:
 	@$(PREPARE); \
-	cargo build -p node --bin hsraft; \
+	cargo test --workspace --no-run; \
 	HSRAFT_BIN="$$(cd "$(TARGET)" && pwd)/debug/hsraft" cargo test --workspace
 
 lint:
