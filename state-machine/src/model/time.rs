@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
-/// 9999-12-31T23:59:59.999Z: the last moment RFC 3339 can write.
-const LAST: u64 = 253_402_300_799_999;
+/// 9999-12-30T22:00:00Z: the last moment that has four digits of year in every time zone.
+const LAST: u64 = 253_402_207_200_000;
 
 impl Timestamp {
     /// This moment and a span later; never past the year 9999.
