@@ -31,70 +31,169 @@ pub struct Entry {
 pub enum Command {
     // the cluster
     /// The first command of a cluster's life; refused ever after.
-    Found { cluster_id: String, member: Member, settings: Settings, secrets: Vec<(String, SealedSecret)> },
-    ApplySettings { settings: Settings },
-    CreateJoinToken { token: JoinToken },
-    RevokeJoinToken { id: String },
+    Found {
+        cluster_id: String,
+        member: Member,
+        settings: Settings,
+        secrets: Vec<(String, SealedSecret)>,
+    },
+    ApplySettings {
+        settings: Settings,
+    },
+    CreateJoinToken {
+        token: JoinToken,
+    },
+    RevokeJoinToken {
+        id: String,
+    },
     /// Uses a token up. The member's id is the log index of this entry.
-    AdmitMember { token: String, member: Member },
+    AdmitMember {
+        token: String,
+        member: Member,
+    },
     /// A member tells what others should know of it (address, relay, version).
-    AnnounceMember { member: Member },
+    AnnounceMember {
+        member: Member,
+    },
     /// Fences a member for ever.
-    RemoveMember { id: MemberId },
-    PutSecret { name: String, secret: SealedSecret },
+    RemoveMember {
+        id: MemberId,
+    },
+    PutSecret {
+        name: String,
+        secret: SealedSecret,
+    },
     /// Regions of relays that are not ours; the whole list.
-    SetDerpRegions { regions: Vec<DerpRegion> },
+    SetDerpRegions {
+        regions: Vec<DerpRegion>,
+    },
 
     // users
-    CreateUser { name: String, display_name: String, email: String, profile_pic_url: String },
-    RenameUser { user: UserId, name: String },
+    CreateUser {
+        name: String,
+        display_name: String,
+        email: String,
+        profile_pic_url: String,
+    },
+    RenameUser {
+        user: UserId,
+        name: String,
+    },
     /// Refused while the user has nodes.
-    DeleteUser { user: UserId },
+    DeleteUser {
+        user: UserId,
+    },
 
     // keys
     /// `key.id`, `used` and `created_at` are decided by apply.
-    CreatePreAuthKey { key: PreAuthKey },
-    ExpirePreAuthKey { id: PreAuthKeyId },
-    DeletePreAuthKey { id: PreAuthKeyId },
+    CreatePreAuthKey {
+        key: PreAuthKey,
+    },
+    ExpirePreAuthKey {
+        id: PreAuthKeyId,
+    },
+    DeletePreAuthKey {
+        id: PreAuthKeyId,
+    },
     /// `key.id` and `created_at` are decided by apply.
-    CreateApiKey { key: ApiKey },
-    ExpireApiKey { prefix: String },
-    DeleteApiKey { prefix: String },
+    CreateApiKey {
+        key: ApiKey,
+    },
+    ExpireApiKey {
+        prefix: String,
+    },
+    DeleteApiKey {
+        prefix: String,
+    },
     /// Coarse: the edge sends it at most once an hour and key.
-    TouchApiKey { prefix: String },
+    TouchApiKey {
+        prefix: String,
+    },
 
     // nodes coming and going
     /// A client with a pre-auth key. Succeeds without using the key when the node is already in.
-    RegisterWithKey { client: Registration, prefix: String, secret_sha256: [u8; 32] },
+    RegisterWithKey {
+        client: Registration,
+        prefix: String,
+        secret_sha256: [u8; 32],
+    },
     /// A client without a key: a login begins.
-    BeginLogin { client: Registration, id: LoginId },
+    BeginLogin {
+        client: Registration,
+        id: LoginId,
+    },
     /// A person (or a provider) said yes.
-    FinishLogin { id: LoginId, user: UserId, method: RegisterMethod, expiry: Option<Timestamp>, seed: u64 },
-    RejectLogin { id: LoginId, reason: String },
+    FinishLogin {
+        id: LoginId,
+        user: UserId,
+        method: RegisterMethod,
+        expiry: Option<Timestamp>,
+        seed: u64,
+    },
+    RejectLogin {
+        id: LoginId,
+        reason: String,
+    },
     /// `tailscale logout`: ephemeral nodes go, others expire.
-    Logout { machine_key: MachineKey, node_key: NodeKey },
+    Logout {
+        machine_key: MachineKey,
+        node_key: NodeKey,
+    },
     /// A client asks for an earlier end of its key; never a later one.
-    ExpireSooner { machine_key: MachineKey, node_key: NodeKey, expiry: Timestamp },
+    ExpireSooner {
+        machine_key: MachineKey,
+        node_key: NodeKey,
+        expiry: Timestamp,
+    },
     /// What clients report in map requests, batched.
-    Report { reports: Vec<Report> },
+    Report {
+        reports: Vec<Report>,
+    },
     /// Streams that opened and closed at one member, in order, batched.
-    Presence { member: MemberId, changes: Vec<PresenceChange> },
+    Presence {
+        member: MemberId,
+        changes: Vec<PresenceChange>,
+    },
     /// A member was silent too long: its streams are gone, its nodes get the long grace.
-    ForgetSessions { member: MemberId },
+    ForgetSessions {
+        member: MemberId,
+    },
 
     // nodes in the hands of people
-    RenameNode { node: NodeId, name: String },
+    RenameNode {
+        node: NodeId,
+        name: String,
+    },
     /// `None`: never expires.
-    SetNodeExpiry { node: NodeId, expiry: Option<Timestamp> },
-    DeleteNode { node: NodeId },
-    SetNodeTags { node: NodeId, tags: BTreeSet<String> },
-    ApproveRoutes { node: NodeId, routes: BTreeSet<IpNet> },
-    MoveNode { node: NodeId, user: UserId },
+    SetNodeExpiry {
+        node: NodeId,
+        expiry: Option<Timestamp>,
+    },
+    DeleteNode {
+        node: NodeId,
+    },
+    SetNodeTags {
+        node: NodeId,
+        tags: BTreeSet<String>,
+    },
+    ApproveRoutes {
+        node: NodeId,
+        routes: BTreeSet<IpNet>,
+    },
+    MoveNode {
+        node: NodeId,
+        user: UserId,
+    },
     /// Gives addresses to nodes that lack one of a prefix that exists.
-    BackfillAddresses { seed: u64 },
+    BackfillAddresses {
+        seed: u64,
+    },
 
     // policy
-    SetPolicy { text: Arc<str>, author: String },
+    SetPolicy {
+        text: Arc<str>,
+        author: String,
+    },
 
     // time
     /// Something is due ([`State::next_deadline`](crate::State::next_deadline)).

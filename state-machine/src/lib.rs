@@ -8,17 +8,34 @@
 //! |---|---|
 //! | `model/` | the nouns |
 //! | `command.rs`, `outcome.rs` | all questions, all answers |
-//! | `state.rs` | the tables and their indexes; cloning is cheap |
+//! | `state.rs` | the tables, and how they are read; cloning is cheap |
+//! | `tables.rs`, `indexes.rs` | the only places that change a row, and what is kept beside the rows |
 //! | `apply.rs`, `apply/` | the verbs, one family a file |
-//! | `allocate.rs`, `names.rs`, `primaries.rs` | deterministic choices |
+//! | `allocate.rs`, `free_ranges.rs`, `names.rs`, `primaries.rs` | deterministic choices |
 //! | `deadlines.rs` | what will happen by itself, when, and why |
 //! | `rows.rs`, `snapshot.rs`, `codec.rs` | State ⇄ bytes, with versions |
 //! | `invariants.rs` | what must hold after every command |
 
+mod allocate;
+mod apply;
+pub mod codec;
 pub mod command;
+mod deadlines;
+mod free_ranges;
+mod indexes;
+mod invariants;
 pub mod model;
+mod names;
 pub mod outcome;
+mod primaries;
+mod rows;
+mod snapshot;
+mod state;
+mod tables;
 
+pub use apply::{FEATURE_LEVEL, Stamp};
+pub use codec::DecodeError;
 pub use command::{Command, Entry, PresenceChange, Registration, Report};
 pub use model::*;
 pub use outcome::{Answer, Outcome, Refusal, What};
+pub use state::State;

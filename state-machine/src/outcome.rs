@@ -28,7 +28,10 @@ pub enum Outcome {
     /// The node was there but its key has expired: the client must make a new one.
     KeyExpired(NodeId),
     /// Logged out; `deleted` for ephemeral nodes.
-    LoggedOut { node: NodeId, deleted: bool },
+    LoggedOut {
+        node: NodeId,
+        deleted: bool,
+    },
     /// How many things changed (backfill, elapse, reports).
     Changed(u64),
 }
@@ -38,22 +41,37 @@ pub enum Outcome {
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// Nothing of that kind under that name.
-    NotFound { what: What, name: String },
+    NotFound {
+        what: What,
+        name: String,
+    },
     /// The name, prefix or key is another's.
-    Taken { what: What, name: String },
+    Taken {
+        what: What,
+        name: String,
+    },
     /// The value does not fit; the text says why and what would.
-    Invalid { what: What, why: String },
+    Invalid {
+        what: What,
+        why: String,
+    },
     /// The user still has this many nodes.
-    UserHasNodes { nodes: u64 },
+    UserHasNodes {
+        nodes: u64,
+    },
     KeyUnknown,
     KeyExpired,
     KeyUsed,
     /// The node key belongs to another machine.
     WrongMachine,
     /// Tags were asked for that the client may not have.
-    TagsNotPermitted { tags: Vec<String> },
+    TagsNotPermitted {
+        tags: Vec<String>,
+    },
     /// The prefix has no address left.
-    AddressesExhausted { prefix: String },
+    AddressesExhausted {
+        prefix: String,
+    },
     TokenUnknown,
     TokenExpired,
     TokenUsed,
@@ -61,7 +79,9 @@ pub enum Refusal {
     NotFounded,
     /// The login has another end already.
     LoginOver,
-    PolicyRejected { why: String },
+    PolicyRejected {
+        why: String,
+    },
 }
 
 /// What a refusal is about.
@@ -121,8 +141,12 @@ impl fmt::Display for Refusal {
             }
             Refusal::AddressesExhausted { prefix } => write!(f, "no address left in {prefix}; widen the prefix"),
             Refusal::TokenUnknown => f.write_str("no such join token; make one with: hsraft token create"),
-            Refusal::TokenExpired => f.write_str("the join token has expired; make a new one with: hsraft token create"),
-            Refusal::TokenUsed => f.write_str("the join token was used already; make a new one with: hsraft token create"),
+            Refusal::TokenExpired => {
+                f.write_str("the join token has expired; make a new one with: hsraft token create")
+            }
+            Refusal::TokenUsed => {
+                f.write_str("the join token was used already; make a new one with: hsraft token create")
+            }
             Refusal::AlreadyFounded => f.write_str("the cluster exists already"),
             Refusal::NotFounded => f.write_str("the cluster has not been founded"),
             Refusal::LoginOver => f.write_str("the login was finished, rejected or has expired"),

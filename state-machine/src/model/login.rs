@@ -16,6 +16,9 @@ pub struct Login {
     pub hostinfo: Hostinfo,
     pub capability_version: u16,
     pub ephemeral: bool,
+    /// The client's own wish for the end of its key; only ever shortens.
+    #[serde(default)]
+    pub expiry: Option<Timestamp>,
     pub created_at: Timestamp,
     /// When it is forgotten (15 minutes after it began).
     pub expires_at: Timestamp,

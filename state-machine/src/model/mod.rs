@@ -1,8 +1,8 @@
 //! The nouns: what the tables of [`State`](crate::State) hold.
 
-mod ids;
 mod api_key;
 mod derp;
+mod ids;
 mod login;
 mod member;
 mod node;

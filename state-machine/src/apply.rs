@@ -1,0 +1,147 @@
+//! The one way to change a [`State`]: stamp → match → verb.
+//!
+//! A verb looks first and changes last, so that a refusal changes nothing. One family of verbs a file.
+
+mod api_keys;
+mod cluster;
+mod elapse;
+mod features;
+mod login;
+mod members;
+mod nodes;
+mod policy;
+mod pre_auth_keys;
+mod presence;
+mod register;
+mod report;
+mod requests;
+mod routes;
+mod settings;
+mod users;
+
+pub use features::FEATURE_LEVEL;
+
+use crate::{
+    command::{Command, Entry},
+    model::*,
+    outcome::{Answer, Outcome, Refusal, What},
+    state::State,
+};
+
+/// Where in the log and when a command is applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The leader's clock; the state takes the later of its own time and this.
+    pub at: Timestamp,
+    pub revision: Revision,
+}
+
+impl State {
+    /// Applies one entry of the log. An entry whose request id was answered before hears the same answer again and
+    /// changes nothing but the revision.
+    pub fn apply_entry(&mut self, revision: Revision, entry: &Entry) -> Answer {
+        if let Some(answer) = entry.request.and_then(|id| self.answered(id)) {
+            self.advance(revision);
+            return answer;
+        }
+        let answer = self.apply(Stamp { at: entry.at, revision }, entry.command.clone());
+        if let Some(id) = entry.request {
+            self.remember(id, &answer);
+        }
+        answer
+    }
+
+    /// Passes an entry of the log that carried no command.
+    pub fn advance(&mut self, revision: Revision) {
+        self.tables.clock.revision = self.tables.clock.revision.max(revision);
+    }
+
+    /// Applies one command. Never fails otherwise than by a [`Refusal`], never waits, reads nothing but its arguments.
+    pub fn apply(&mut self, stamp: Stamp, command: Command) -> Answer {
+        self.advance(stamp.revision);
+        self.pass_time(stamp.at);
+        if !self.is_founded() && !matches!(command, Command::Found { .. }) {
+            return Err(Refusal::NotFounded);
+        }
+        match command {
+            Command::Found { cluster_id, member, settings, secrets } => {
+                self.found(cluster_id, member, settings, secrets)
+            }
+            Command::ApplySettings { settings } => self.apply_settings(settings),
+            Command::CreateJoinToken { token } => self.create_join_token(token),
+            Command::RevokeJoinToken { id } => self.revoke_join_token(&id),
+            Command::AdmitMember { token, member } => self.admit_member(MemberId(stamp.revision.0), &token, member),
+            Command::AnnounceMember { member } => self.announce_member(member),
+            Command::RemoveMember { id } => self.remove_member(id),
+            Command::PutSecret { name, secret } => self.replace_secret(name, secret),
+            Command::SetDerpRegions { regions } => self.set_derp_regions(regions),
+
+            Command::CreateUser { name, display_name, email, profile_pic_url } => {
+                self.create_user(name, display_name, email, profile_pic_url)
+            }
+            Command::RenameUser { user, name } => self.rename_user(user, name),
+            Command::DeleteUser { user } => self.delete_user(user),
+
+            Command::CreatePreAuthKey { key } => self.create_pre_auth_key(key),
+            Command::ExpirePreAuthKey { id } => self.expire_pre_auth_key(id),
+            Command::DeletePreAuthKey { id } => self.delete_pre_auth_key(id),
+            Command::CreateApiKey { key } => self.create_api_key(key),
+            Command::ExpireApiKey { prefix } => self.expire_api_key(&prefix),
+            Command::DeleteApiKey { prefix } => self.delete_api_key(&prefix),
+            Command::TouchApiKey { prefix } => self.touch_api_key(&prefix),
+
+            Command::RegisterWithKey { client, prefix, secret_sha256 } => {
+                self.register_with_key(client, &prefix, secret_sha256)
+            }
+            Command::BeginLogin { client, id } => self.begin_login(client, id),
+            Command::FinishLogin { id, user, method, expiry, seed } => {
+                self.finish_login(&id, user, method, expiry, seed)
+            }
+            Command::RejectLogin { id, reason } => self.reject_login(&id, reason),
+            Command::Logout { machine_key, node_key } => self.log_out(&machine_key, &node_key),
+            Command::ExpireSooner { machine_key, node_key, expiry } => {
+                self.expire_sooner(&machine_key, &node_key, expiry)
+            }
+            Command::Report { reports } => self.take_reports(reports),
+            Command::Presence { member, changes } => self.change_presence(member, &changes),
+            Command::ForgetSessions { member } => self.forget_sessions_of(member),
+
+            Command::RenameNode { node, name } => self.rename_node(node, name),
+            Command::SetNodeExpiry { node, expiry } => self.set_node_expiry(node, expiry),
+            Command::DeleteNode { node } => self.delete_node(node),
+            Command::SetNodeTags { node, tags } => self.set_node_tags(node, tags),
+            Command::ApproveRoutes { node, routes } => self.approve_routes(node, routes),
+            Command::MoveNode { node, user } => self.move_node(node, user),
+            Command::BackfillAddresses { seed } => self.backfill_addresses(seed),
+
+            Command::SetPolicy { text, author } => self.set_policy(text, author),
+
+            Command::Elapse => self.elapse(),
+        }
+    }
+}
+
+/// "There is no such thing", for `ok_or_else`.
+fn not_found(what: What, name: impl ToString) -> Refusal {
+    Refusal::NotFound { what, name: name.to_string() }
+}
+
+fn invalid(what: What, why: impl Into<String>) -> Refusal {
+    Refusal::Invalid { what, why: why.into() }
+}
+
+/// How much changed, or that nothing did.
+fn changed(count: u64) -> Answer {
+    Ok(if count == 0 { Outcome::Unchanged } else { Outcome::Changed(count) })
+}
+
+/// Free text from people and providers: bounded, and without control characters.
+fn check_text(what: What, field: &str, text: &str, bytes_max: usize) -> Result<(), Refusal> {
+    if text.len() > bytes_max {
+        return Err(invalid(what, format!("the {field} has {} bytes, at most {bytes_max} are allowed", text.len())));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(invalid(what, format!("the {field} contains control characters")));
+    }
+    Ok(())
+}

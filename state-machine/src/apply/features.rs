@@ -1,0 +1,44 @@
+//! New behaviour during a rolling upgrade.
+//!
+//! Old and new programs must apply every entry alike. A change of what `apply` does is therefore given a level, and
+//! the code asks [`State::feature_level`] before it behaves the new way. The level rises at one log position: when
+//! the last active member announces a program that can. It never falls.
+
+use crate::{
+    model::*,
+    outcome::{Refusal, What},
+    state::State,
+};
+
+use super::invalid;
+
+/// The highest level this program can apply.
+///
+/// | level | brought |
+/// |---|---|
+/// | 1 | everything the first release does |
+pub const FEATURE_LEVEL: u32 = 1;
+
+impl State {
+    /// Refuses a program that cannot apply what the cluster already does.
+    pub(super) fn check_feature_level(&self, member: &Member) -> Result<(), Refusal> {
+        let level = self.feature_level();
+        if member.feature_level < level {
+            let why = format!(
+                "its program applies feature level {}, the cluster is at {level}; run a newer program",
+                member.feature_level
+            );
+            return Err(invalid(What::Member, why));
+        }
+        Ok(())
+    }
+
+    /// To be called whenever the active members or their programs changed.
+    pub(super) fn raise_feature_level(&mut self) {
+        let active = self.members().values().filter(|member| member.state == MemberState::Active);
+        let Some(common) = active.map(|member| member.feature_level).min() else { return };
+        if common > self.feature_level() {
+            self.cluster_mut().feature_level = common;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Members coming and going. Who votes is decided elsewhere; here is who belongs.
+
+use crate::{
+    model::*,
+    names,
+    outcome::{Answer, Outcome, Refusal, What},
+    state::State,
+};
+
+use super::{check_text, invalid, not_found};
+
+impl State {
+    pub(super) fn create_join_token(&mut self, token: JoinToken) -> Answer {
+        if token.id.is_empty() {
+            return Err(invalid(What::JoinToken, "a token needs an id"));
+        }
+        check_text(What::JoinToken, "id", &token.id, 64)?;
+        check_text(What::JoinToken, "member name", &token.name, names::LABEL_BYTES_MAX)?;
+        if self.join_token(&token.id).is_some() {
+            return Err(Refusal::Taken { what: What::JoinToken, name: token.id });
+        }
+        if token.expires_at <= self.now() {
+            return Err(invalid(What::JoinToken, "it would have expired already"));
+        }
+        self.put_join_token(JoinToken { created_at: self.now(), used_by: None, ..token });
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn revoke_join_token(&mut self, id: &str) -> Answer {
+        self.join_token(id).ok_or_else(|| not_found(What::JoinToken, id))?;
+        self.drop_join_token(id);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn admit_member(&mut self, id: MemberId, token: &str, member: Member) -> Answer {
+        let token = self.join_token(token).cloned().ok_or(Refusal::TokenUnknown)?;
+        if token.used_by.is_some() {
+            return Err(Refusal::TokenUsed);
+        }
+        if token.expires_at <= self.now() {
+            return Err(Refusal::TokenExpired);
+        }
+        if !token.name.is_empty() && token.name != member.name {
+            let why = format!("the token is for a member named {:?}, not {:?}", token.name, member.name);
+            return Err(invalid(What::Member, why));
+        }
+        let member = Member { id, ..member };
+        self.check_new_member(&member)?;
+        self.check_feature_level(&member)?;
+
+        self.put_join_token(JoinToken { used_by: Some(id), ..(*token).clone() });
+        self.seat_member(member);
+        Ok(Outcome::Member(id))
+    }
+
+    pub(super) fn announce_member(&mut self, member: Member) -> Answer {
+        let known = self.active_member(member.id)?.clone();
+        check_facts(&member)?;
+        self.check_feature_level(&member)?;
+        let next = Member {
+            peer_address: member.peer_address,
+            client_url: member.client_url,
+            version: member.version,
+            feature_level: member.feature_level,
+            relay: member.relay,
+            ..known.clone()
+        };
+        if next == known {
+            return Ok(Outcome::Unchanged);
+        }
+        self.put_member(next);
+        self.raise_feature_level();
+        Ok(Outcome::Member(member.id))
+    }
+
+    pub(super) fn remove_member(&mut self, id: MemberId) -> Answer {
+        let known = self.member(id).cloned().ok_or_else(|| not_found(What::Member, id))?;
+        if known.state == MemberState::Removed {
+            return Ok(Outcome::Unchanged);
+        }
+        let active = self.members().values().filter(|member| member.state == MemberState::Active);
+        if active.count() == 1 {
+            return Err(invalid(What::Member, "the last member cannot be removed"));
+        }
+        self.put_member(Member { state: MemberState::Removed, ..(*known).clone() });
+        self.forget_sessions(id);
+        self.raise_feature_level();
+        Ok(Outcome::Member(id))
+    }
+
+    /// The member, when it still belongs to the cluster.
+    pub(super) fn active_member(&self, id: MemberId) -> Result<&Member, Refusal> {
+        let member = self.member(id).ok_or_else(|| not_found(What::Member, id))?;
+        match member.state {
+            MemberState::Active => Ok(member),
+            MemberState::Removed => Err(invalid(What::Member, format!("member {id} was removed from the cluster"))),
+        }
+    }
+
+    pub(super) fn check_new_member(&self, member: &Member) -> Result<(), Refusal> {
+        names::check_label(&member.name).map_err(|why| invalid(What::Member, why))?;
+        check_facts(member)?;
+        if self.member(member.id).is_some() {
+            return Err(Refusal::Taken { what: What::Member, name: member.id.to_string() });
+        }
+        let mut active = self.members().values().filter(|known| known.state == MemberState::Active);
+        if active.any(|known| known.name == member.name) {
+            return Err(Refusal::Taken { what: What::Member, name: member.name.clone() });
+        }
+        Ok(())
+    }
+
+    /// A checked member takes its seat: its region is the next one nobody ever had.
+    pub(super) fn seat_member(&mut self, member: Member) {
+        let mut region_id = self.tables.cluster.last_region + 1;
+        while self.derp_regions().contains_key(&region_id) {
+            region_id += 1;
+        }
+        self.cluster_mut().last_region = region_id;
+        self.put_member(Member { region_id, joined_at: self.now(), state: MemberState::Active, ..member });
+        self.raise_feature_level();
+    }
+}
+
+fn check_facts(member: &Member) -> Result<(), Refusal> {
+    check_text(What::Member, "peer address", &member.peer_address, 512)?;
+    check_text(What::Member, "client URL", &member.client_url, 512)?;
+    check_text(What::Member, "version", &member.version, 128)?;
+    let Some(relay) = &member.relay else { return Ok(()) };
+    for text in [&relay.region_code, &relay.region_name, &relay.host_name, &relay.ipv4, &relay.ipv6] {
+        check_text(What::Member, "description of its relay", text, 255)?;
+    }
+    Ok(())
+}
