@@ -1,1 +1,48 @@
-//! placeholder
+//! The log: openraft, storage, transport; one door: [`Cluster`].
+//!
+//! A member starts with [`Cluster::start`], asks for changes with [`Cluster::propose`] and sees them through
+//! [`Cluster::watch`]. Everything of openraft stays in here, and State and Command are opaque but for `apply.rs` (which
+//! applies) and the members table (who belongs, where they are).
+//!
+//! | file | holds |
+//! |---|---|
+//! | `cluster.rs`, `options.rs`, `error.rs` | the door, what it needs, what can go wrong |
+//! | `forward.rs`, `read.rs` | a command's way into the log; reading what is certainly current |
+//! | `membership.rs`, `join.rs`, `token.rs` | who votes; how a member comes in |
+//! | `apply.rs`, `snapshot.rs` | the state machine openraft sees |
+//! | `log.rs`, `store/` | the log openraft sees, on one RocksDB |
+//! | `peers/` | members calling members |
+//! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
+//! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
+//! | `status.rs`, `metrics.rs`, `tasks.rs` | where a member stands; tasks that die with it |
+//!
+//! Start reading at `cluster.rs`, then follow a command: `forward.rs`, `log.rs`, `apply.rs`.
+
+mod apply;
+mod cluster;
+mod encode;
+mod error;
+mod forward;
+mod identity;
+mod join;
+mod log;
+mod membership;
+mod metrics;
+mod options;
+mod peers;
+mod pki;
+mod read;
+pub mod runtime;
+mod seal;
+mod snapshot;
+mod status;
+mod store;
+mod tasks;
+mod token;
+mod types;
+
+pub use cluster::{Applied, Cluster};
+pub use error::{ProposeError, ReadError, StartError};
+pub use metrics::Metrics;
+pub use options::{Options, StartAs, Timing};
+pub use status::{Progress, Role, Status};

@@ -97,6 +97,12 @@ pub trait Net: Send + Sync {
     fn listen<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Listener>>>;
     /// Connects to `host:port`; `host` is a name or an address literal (IPv6 in brackets).
     fn connect<'a>(&'a self, host_port: &'a str) -> BoxFuture<'a, io::Result<BoxStream>>;
+    /// Listens on a unix socket that only users with this mode may open; a socket left behind is replaced. Callers have
+    /// no address.
+    fn listen_unix<'a>(&'a self, path: &'a Path, mode: u32) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        let _ = (path, mode);
+        Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
     /// Opens a UDP socket on `addr`.
     fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>>;
 }
@@ -122,6 +128,11 @@ pub trait Disk: Send + Sync {
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>>;
     /// Replaces the file. Files are readable by their owner only (mode 0600).
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
+    /// Overwrites a small file (512 bytes at most) in place without waiting for the disk. It survives the process; when
+    /// the power fails an older note, or none, may be found instead, but never half of one.
+    fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.write(path, bytes)
+    }
     /// Removes the file; no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Names in a folder, sorted; empty when there is no such folder.

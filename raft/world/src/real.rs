@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{self, Write},
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -78,6 +78,20 @@ impl Net for RealNet {
         })
     }
 
+    fn listen_unix<'a>(&'a self, path: &'a Path, mode: u32) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
+        Box::pin(async move {
+            // Somebody who answers is in charge; a socket nobody answers at was left behind.
+            match std::os::unix::net::UnixStream::connect(path) {
+                Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => fs::remove_file(path)?,
+            }
+            let listener = tokio::net::UnixListener::bind(path)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+            Ok(Box::new(RealUnixListener(listener)) as Box<dyn Listener>)
+        })
+    }
+
     fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
         Box::pin(async move {
             let socket = tokio::net::UdpSocket::bind(addr).await?;
@@ -104,6 +118,24 @@ impl Listener for RealListener {
         self.0.local_addr()
     }
 }
+
+struct RealUnixListener(tokio::net::UnixListener);
+
+impl Listener for RealUnixListener {
+    fn accept<'a>(&'a mut self) -> BoxFuture<'a, io::Result<(BoxStream, SocketAddr)>> {
+        Box::pin(async move {
+            let (stream, _) = self.0.accept().await?;
+            Ok((Box::new(stream) as BoxStream, NOWHERE))
+        })
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(NOWHERE)
+    }
+}
+
+/// What stands for an address where there is none.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
 struct RealDatagrams(tokio::net::UdpSocket);
 
@@ -137,13 +169,19 @@ impl Disk for RealDisk {
         let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_os_string();
         name.push(".tmp");
         let temporary = folder.join(name);
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         drop(file);
         fs::rename(&temporary, path)?;
         fs::File::open(folder)?.sync_all()
+    }
+
+    fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        // One sector: a disk writes it whole or not at all.
+        assert!(bytes.len() <= 512, "a note fits into one sector");
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        file.write_all_at(bytes, 0)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

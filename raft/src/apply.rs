@@ -1,0 +1,188 @@
+//! openraft's state-machine trait → [`State::apply_entry`]. Elsewhere in this crate State and Command are opaque.
+//!
+//! State lives in memory. After each batch the rows that changed, the applied log id and the membership are written in
+//! one go; then the new State is published; then the proposers hear their answers. Nothing of it is synced: the log
+//! is, and the write-ahead log has these rows after the entries they came from. After a power loss the applied index
+//! may have gone back, and openraft applies again.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use openraft::{
+    EntryPayload, OptionalSend,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine},
+};
+use state_machine::{Revision, State, codec};
+use tokio::sync::watch;
+
+use crate::{
+    encode::{Position, StoredSeating, encode},
+    metrics::ApplyMetrics,
+    snapshot::{Builder, Snapshots},
+    store::{Change, Recovered, Store, Table, key},
+    types::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, Types},
+};
+
+/// At most this many entries share one batch, so that a long catch-up publishes now and then.
+const BATCH: usize = 512;
+
+/// What this member has applied.
+pub struct Machine {
+    store: Store,
+    snapshots: Snapshots,
+    state: Arc<State>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    publish: watch::Sender<Arc<State>>,
+    metrics: ApplyMetrics,
+}
+
+impl Machine {
+    /// Goes on from what a start found; the receiver always has the latest State.
+    pub fn new(
+        store: Store,
+        snapshots: Snapshots,
+        recovered: &Recovered,
+        metrics: ApplyMetrics,
+    ) -> (Machine, watch::Receiver<Arc<State>>) {
+        let state = Arc::new(recovered.state.0.clone());
+        let (publish, latest) = watch::channel(state.clone());
+        let membership = recovered.membership.clone();
+        (Machine { store, snapshots, state, applied: recovered.applied, membership, publish, metrics }, latest)
+    }
+
+    fn position_changes(&self, changes: &mut Vec<Change>, with_membership: bool) {
+        if let Some(applied) = self.applied {
+            changes.push(Change::Put(Table::Meta, key::APPLIED.into(), encode(&Position::from(applied))));
+        }
+        if with_membership {
+            let row = encode(&StoredSeating::from(&self.membership));
+            changes.push(Change::Put(Table::Meta, key::MEMBERSHIP.into(), row));
+        }
+    }
+
+    fn announce(&mut self, state: State) {
+        self.state = Arc::new(state);
+        self.publish.send_replace(self.state.clone());
+    }
+}
+
+/// One batch while it is being applied.
+struct Batch {
+    state: State,
+    last: Option<LogId>,
+    membership: Option<StoredMembership>,
+    answers: Vec<(Option<ApplyResponder<Types>>, Reply)>,
+}
+
+impl Batch {
+    fn apply(&mut self, entry: Entry, responder: Option<ApplyResponder<Types>>) -> io::Result<()> {
+        let revision = Revision(entry.log_id.index);
+        self.last = Some(entry.log_id);
+        let reply = match entry.payload {
+            EntryPayload::Normal(payload) => {
+                let entry = codec::decode_entry(&payload.0).map_err(|error| {
+                    let what = format!("log entry {revision} cannot be applied by this version of hsraft: {error}");
+                    io::Error::new(io::ErrorKind::InvalidData, what)
+                })?;
+                let answer = self.state.apply_entry(revision, &entry);
+                match &answer {
+                    Ok(outcome) => tracing::debug!(%revision, by = entry.by, ?outcome, "applied"),
+                    Err(refusal) => tracing::debug!(%revision, by = entry.by, %refusal, "refused"),
+                }
+                Reply(Some(answer))
+            }
+            EntryPayload::Blank => {
+                self.state.advance(revision);
+                Reply(None)
+            }
+            EntryPayload::Membership(membership) => {
+                self.state.advance(revision);
+                tracing::info!(%revision, %membership, "membership");
+                self.membership = Some(StoredMembership::new(Some(entry.log_id), membership));
+                Reply(None)
+            }
+        };
+        self.answers.push((responder, reply));
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
+    {
+        loop {
+            let mut batch =
+                Batch { state: State::clone(&self.state), last: None, membership: None, answers: Vec::new() };
+            while batch.answers.len() < BATCH
+                && let Some((entry, responder)) = entries.try_next().await?
+            {
+                batch.apply(entry, responder)?;
+            }
+            let Some(last) = batch.last else { return Ok(()) };
+            self.applied = Some(last);
+            let with_membership = batch.membership.is_some();
+            if let Some(membership) = batch.membership {
+                self.membership = membership;
+            }
+            let mut changes: Vec<Change> = batch
+                .state
+                .changed_rows(&self.state)
+                .into_iter()
+                .map(|(name, row)| match row {
+                    Some(row) => Change::Put(Table::State, name, row),
+                    None => Change::Delete(Table::State, name),
+                })
+                .collect();
+            self.metrics.entries.inc_by(batch.answers.len() as u64);
+            self.metrics.rows.inc_by(changes.len() as u64);
+            self.position_changes(&mut changes, with_membership);
+            self.store.write(changes).await?;
+            self.announce(batch.state);
+            for (responder, reply) in batch.answers {
+                if let Some(responder) = responder {
+                    responder.send(reply);
+                }
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            store: self.store.clone(),
+            snapshots: self.snapshots.clone(),
+            state: self.state.clone(),
+            applied: self.applied,
+            membership: self.membership.clone(),
+        }
+    }
+
+    /// File first, rows second: after a crash in between openraft finds the file newer than the rows and comes here
+    /// again.
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        let state = self.snapshots.receive(&self.store, meta.clone(), snapshot).await?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        let mut changes = vec![Change::DeleteRange(Table::State, Vec::new(), vec![0xff; 64])];
+        changes.extend(state.rows().map(|(name, row)| Change::Put(Table::State, name, row)));
+        self.position_changes(&mut changes, true);
+        self.store.write_durably(changes).await?;
+        tracing::info!(revision = %state.revision(), "snapshot installed");
+        self.announce(state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        self.snapshots.current(&self.store).await
+    }
+}

@@ -1,0 +1,107 @@
+//! What can go wrong, and what the process should end with.
+
+use std::{io, path::Path};
+
+use state_machine::MemberId;
+
+/// A member could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(
+        "storage integrity: {0}; this member takes part in nothing; keep the folder for inspection, remove the \
+             member from the cluster and join again with an empty folder"
+    )]
+    Integrity(String),
+    #[error("the folder belongs to another member or cluster: {0}; use another data_dir")]
+    Foreign(String),
+    #[error("join token: {0}; make a new one with: hsraft token create")]
+    Token(String),
+    #[error("the server at {0} is not of the cluster the token names; check the address and the token")]
+    WrongPin(String),
+    #[error("no member could be reached: {0}; check the addresses and that a majority of members is up")]
+    Unreachable(String),
+    /// Positive: this member's clock is behind.
+    #[error("this machine's clock is {0} ms behind the cluster's; set it (NTP) and join again")]
+    Clock(i64),
+    #[error("admitted, but still catching up with the log; start again, it is safe")]
+    CatchingUp,
+    #[error("this member was removed from the cluster; join again with an empty folder and a new token")]
+    Removed,
+    #[error("there is nothing to continue in {0}; found a cluster or join one")]
+    NothingThere(String),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: String, source: io::Error },
+    #[error("{path}: {source}")]
+    Disk { path: String, source: io::Error },
+    #[error("invalid option: {0}")]
+    Option(String),
+    #[error("{0}")]
+    Refused(String),
+    #[error("raft: {0}")]
+    Engine(String),
+}
+
+impl StartError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            StartError::Option(_) | StartError::NothingThere(_) => 2,
+            StartError::Token(_) => 10,
+            StartError::WrongPin(_) => 11,
+            StartError::Unreachable(_) => 12,
+            StartError::Foreign(_) | StartError::Removed => 14,
+            StartError::Clock(_) => 15,
+            StartError::Listen { .. } | StartError::Disk { .. } => 16,
+            StartError::CatchingUp => 20,
+            StartError::Integrity(_) => 40,
+            StartError::Refused(_) | StartError::Engine(_) => 70,
+        }
+    }
+
+    pub(crate) fn disk(path: &Path, source: io::Error) -> StartError {
+        StartError::Disk { path: path.display().to_string(), source }
+    }
+
+    pub(crate) fn engine(error: impl std::fmt::Display) -> StartError {
+        StartError::Engine(error.to_string())
+    }
+}
+
+impl From<crate::store::OpenError> for StartError {
+    fn from(error: crate::store::OpenError) -> StartError {
+        match error {
+            crate::store::OpenError::Integrity(what) => StartError::Integrity(what),
+            crate::store::OpenError::Io(source) => StartError::Disk { path: "database".into(), source },
+        }
+    }
+}
+
+/// A command was not answered.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ProposeError {
+    /// Retries under one request id went on until the deadline. The last attempt may have been written all the same.
+    #[error("no majority of members answered in time: {0}; check hsraft status")]
+    Deadline(String),
+    /// The command was not written.
+    #[error("the command is too large: {0} bytes, at most {1}")]
+    TooLarge(usize, usize),
+    /// The command was not written.
+    #[error("the leader cannot read the command: {0}; upgrade all members to one version")]
+    Malformed(String),
+    /// The wish itself cannot be granted now.
+    #[error("{0}")]
+    Impossible(String),
+    #[error("the leader handed over to nobody: {0}")]
+    NoSuccessor(MemberId),
+    #[error("this member is shutting down")]
+    Stopped,
+}
+
+/// A read could not be confirmed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("no majority of members confirmed in time: {0}; check hsraft status")]
+    Deadline(String),
+    #[error("this member is shutting down")]
+    Stopped,
+}

@@ -1,0 +1,101 @@
+//! Who this member is: a file beside the database, written once when the member came and at each renewal.
+//!
+//! An id is never used twice, so a folder that lost its database must not come back under its old id: it could vote
+//! again in a term it voted in, and its short log would deny what it promised. `start` compares the two.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use state_machine::MemberId;
+use world::Disk;
+
+use crate::{
+    encode::{self, Blob},
+    error::StartError,
+    seal::SealingKey,
+};
+
+const FILE: &str = "identity";
+const SEALING_KEY_FILE: &str = "sealing.key";
+
+/// The identity file.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Identity {
+    pub cluster_id: String,
+    pub member: u64,
+    pub name: String,
+    /// How often this member was started.
+    pub incarnation: u64,
+    /// This member's certificate and its private key.
+    pub certificate: Blob,
+    pub key: Blob,
+    /// The cluster's authority.
+    pub authority: Blob,
+    /// A founder keeps the authority's key here until the log has it, sealed.
+    #[serde(default)]
+    pub authority_key: Option<Blob>,
+    /// Where other members were when this one came, for the first words of a new member.
+    #[serde(default)]
+    pub peers: Vec<(u64, String)>,
+}
+
+/// The folder of one member.
+pub struct Home<'a> {
+    pub disk: &'a dyn Disk,
+    pub folder: &'a Path,
+}
+
+impl Home<'_> {
+    fn path(&self, file: &str) -> PathBuf {
+        self.folder.join(file)
+    }
+
+    fn read(&self, file: &str) -> Result<Option<Vec<u8>>, StartError> {
+        self.disk.read(&self.path(file)).map_err(|error| StartError::disk(&self.path(file), error))
+    }
+
+    fn write(&self, file: &str, bytes: &[u8]) -> Result<(), StartError> {
+        self.disk.write(&self.path(file), bytes).map_err(|error| StartError::disk(&self.path(file), error))
+    }
+
+    pub fn identity(&self) -> Result<Option<Identity>, StartError> {
+        let Some(bytes) = self.read(FILE)? else { return Ok(None) };
+        let identity = encode::decode(&bytes)
+            .map_err(|error| StartError::Integrity(format!("{}: {error}", self.path(FILE).display())))?;
+        Ok(Some(identity))
+    }
+
+    pub fn put_identity(&self, identity: &Identity) -> Result<(), StartError> {
+        self.write(FILE, &encode::encode(identity))
+    }
+
+    pub fn sealing_key(&self) -> Result<SealingKey, StartError> {
+        let path = self.path(SEALING_KEY_FILE);
+        let bytes = self.read(SEALING_KEY_FILE)?;
+        bytes
+            .as_deref()
+            .and_then(SealingKey::from_bytes)
+            .ok_or_else(|| StartError::Integrity(format!("{} is missing or damaged", path.display())))
+    }
+
+    pub fn put_sealing_key(&self, key: &SealingKey) -> Result<(), StartError> {
+        self.write(SEALING_KEY_FILE, key.bytes())
+    }
+
+    /// The key a joiner asks under; kept over restarts, so that a repeated request is known as the same.
+    pub fn joining_key(&self, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, StartError> {
+        const JOINING_KEY_FILE: &str = "joining.key";
+        if let Some(key) = self.read(JOINING_KEY_FILE)? {
+            return Ok(key);
+        }
+        let key = make();
+        self.write(JOINING_KEY_FILE, &key)?;
+        Ok(key)
+    }
+}
+
+impl Identity {
+    pub fn member(&self) -> MemberId {
+        MemberId(self.member)
+    }
+}

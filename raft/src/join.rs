@@ -1,0 +1,278 @@
+//! A new member comes in.
+//!
+//! ```text
+//! joiner                                              any member
+//!   TLS without a certificate; the server's authority
+//!   must be the one the token pins, or nothing is said
+//!   token id, public key, facts, HMAC(secret hash,
+//!   TLS exporter ‖ public key ‖ facts)          ───►  token known? proof right? clocks near?
+//!                                                     AdmitMember through the log: its index is the member id
+//!   member id, certificate, authority,          ◄───  certificate signed with the cluster's (unsealed) key
+//!   sealing key, where the others are
+//! ```
+//!
+//! The secret itself is never sent, and the proof is worth nothing on another connection. The request id is made of
+//! token and public key, so a joiner whose answer got lost asks again and becomes the same member; another joiner with
+//! the same token is refused. The leader then seats the member (membership.rs).
+
+use std::{sync::Arc, time::Duration};
+
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use state_machine::{Command, Member, MemberId, MemberState, Outcome, Refusal, RequestId};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tonic::transport::Endpoint;
+use world::World;
+use zeroize::Zeroizing;
+
+use crate::{
+    cluster::Core,
+    encode::{Blob, decode, encode},
+    error::{ProposeError, StartError},
+    peers::{Caller, MESSAGE_BYTES_MAX, proto::Frame, proto::peers_client::PeersClient},
+    pki::{self, JoinerTls},
+    token::Token,
+};
+
+/// RFC 5705 label of the keying material a proof is made over.
+pub const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL hsraft join v1";
+
+/// Clocks further apart would make certificates and expiries guesswork.
+const SKEW_MAX_MS: u64 = 5_000;
+const SKEW_WARN_MS: u64 = 500;
+
+/// One attempt, and all of them.
+const ATTEMPT: Duration = Duration::from_secs(15);
+const RETRY_FOR: Duration = Duration::from_secs(60);
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    token: String,
+    public_key: Blob,
+    /// [`Member`], encoded.
+    member: Blob,
+    clock_ms: u64,
+    proof: Blob,
+}
+
+/// What a member needs to begin.
+#[derive(Serialize, Deserialize)]
+struct Welcome {
+    member: u64,
+    certificate: Blob,
+    sealing_key: Blob,
+    peers: Vec<(u64, String)>,
+}
+
+/// Why not.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Refused {
+    /// Unknown, used, expired, or a wrong secret: the joiner is not told which of the last and the first.
+    Token(String),
+    Clock {
+        behind_ms: i64,
+    },
+    /// The facts do not fit (a name that is taken, for instance).
+    Member(String),
+    /// Ask again.
+    Later(String),
+}
+
+fn proof_input(exporter: &[u8], public_key: &[u8], member: &[u8]) -> Vec<u8> {
+    let mut input = exporter.to_vec();
+    for part in [public_key, member] {
+        input.extend((part.len() as u64).to_be_bytes());
+        input.extend(part);
+    }
+    input
+}
+
+/// The serving side.
+pub async fn serve(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> impl Serialize + use<> {
+    let answer = admit(core, caller, bytes).await;
+    match &answer {
+        Ok(welcome) => tracing::info!(member = welcome.member, from = %caller.from, "a member was admitted"),
+        Err(refused) => tracing::warn!(from = %caller.from, ?refused, "a joiner was refused"),
+    }
+    answer
+}
+
+async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcome, Refused> {
+    let unknown = || Refused::Token(Refusal::TokenUnknown.to_string());
+    let request: Request = decode(bytes).map_err(|error| Refused::Member(error.to_string()))?;
+    let known = |id: &str| core.latest.borrow().join_token(id).cloned();
+    let token = match known(&request.token) {
+        Some(token) => token,
+        // Made a moment ago at another member, perhaps.
+        None => {
+            core.confirm(Duration::from_secs(5)).await.map_err(|error| Refused::Later(error.to_string()))?;
+            known(&request.token).ok_or_else(unknown)?
+        }
+    };
+    let input = proof_input(&caller.exporter, &request.public_key.0, &request.member.0);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret_sha256);
+    hmac::verify(&key, &input, &request.proof.0).map_err(|_| unknown())?;
+
+    let behind_ms = core.world.clock.now_ms() as i64 - request.clock_ms as i64;
+    if behind_ms.unsigned_abs() > SKEW_MAX_MS {
+        return Err(Refused::Clock { behind_ms });
+    }
+    if behind_ms.unsigned_abs() > SKEW_WARN_MS {
+        tracing::warn!(behind_ms, "the joiner's clock is off");
+    }
+
+    let member: Member = decode(&request.member.0).map_err(|error| Refused::Member(error.to_string()))?;
+    let command = Command::AdmitMember { token: token.id.clone(), member };
+    let applied = core.propose(request_id(&token.id, &request.public_key.0), "join", command).await.map_err(
+        |error| match error {
+            ProposeError::TooLarge(..) | ProposeError::Malformed(_) => Refused::Member(error.to_string()),
+            _ => Refused::Later(error.to_string()),
+        },
+    )?;
+    let id = match applied.answer {
+        Ok(Outcome::Member(id)) => id,
+        Ok(other) => return Err(Refused::Later(format!("unexpected answer {other:?}"))),
+        Err(refusal @ (Refusal::TokenUnknown | Refusal::TokenExpired | Refusal::TokenUsed)) => {
+            return Err(Refused::Token(refusal.to_string()));
+        }
+        Err(refusal) => return Err(Refused::Member(refusal.to_string())),
+    };
+    welcome(core, id, &request.public_key.0)
+}
+
+fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refused> {
+    let state = core.latest.borrow().clone();
+    if state.member(id).is_none_or(|member| member.state == MemberState::Removed) {
+        return Err(Refused::Token(Refusal::TokenUsed.to_string()));
+    }
+    let authority_key = core
+        .secret(crate::cluster::AUTHORITY_SECRET)
+        .ok_or_else(|| Refused::Later("this member cannot open the cluster's key".into()))?;
+    let certificate = pki::sign_member(&core.authority, &authority_key, public_key, id, &core.cluster_id, &core.world)
+        .map_err(|error| Refused::Member(error.to_string()))?;
+    let peers = state
+        .members()
+        .values()
+        .filter(|member| member.state == MemberState::Active && member.id != id)
+        .map(|member| (member.id.0, member.peer_address.clone()))
+        .collect();
+    let sealing_key = Blob(core.sealing.bytes().to_vec().into());
+    Ok(Welcome { member: id.0, certificate: Blob(certificate.into()), sealing_key, peers })
+}
+
+/// The same for the same joiner with the same token.
+fn request_id(token: &str, public_key: &[u8]) -> RequestId {
+    let mut hash = Sha256::new();
+    hash.update(b"hsraft join");
+    hash.update((token.len() as u64).to_be_bytes());
+    hash.update(token);
+    hash.update(public_key);
+    let hash: [u8; 32] = hash.finalize().into();
+    RequestId(u128::from_be_bytes(*hash.first_chunk().expect("32 bytes have a first 16")))
+}
+
+/// What a joiner brings home.
+pub struct Joined {
+    pub member: MemberId,
+    pub certificate: Vec<u8>,
+    pub authority: Vec<u8>,
+    pub sealing_key: Zeroizing<Vec<u8>>,
+    pub peers: Vec<(u64, String)>,
+}
+
+/// The joining side: asks one address after the other until one lets us in.
+pub async fn ask(
+    addresses: &[String],
+    token: &Token,
+    key: &[u8],
+    member: &Member,
+    world: &World,
+) -> Result<Joined, StartError> {
+    if addresses.is_empty() {
+        return Err(StartError::Option("no address to join at".into()));
+    }
+    let deadline = Instant::now() + RETRY_FOR;
+    let mut pause = Duration::from_millis(200);
+    loop {
+        let mut why = String::new();
+        for address in addresses {
+            match timeout(ATTEMPT, ask_one(address, token, key, member, world)).await {
+                Ok(Ok(joined)) => return Ok(joined),
+                Ok(Err(Attempt::Final(error))) => return Err(error),
+                Ok(Err(Attempt::Again(error))) => why = format!("{address}: {error}"),
+                Err(_) => why = format!("{address}: no answer in {ATTEMPT:?}"),
+            }
+            tracing::info!(why, "could not join yet");
+        }
+        if Instant::now() + pause > deadline {
+            return Err(StartError::Unreachable(why));
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(3));
+    }
+}
+
+enum Attempt {
+    Final(StartError),
+    Again(String),
+}
+
+impl Attempt {
+    fn again(error: impl ToString) -> Attempt {
+        Attempt::Again(error.to_string())
+    }
+}
+
+async fn ask_one(address: &str, token: &Token, key: &[u8], member: &Member, world: &World) -> Result<Joined, Attempt> {
+    let wrong = |error: pki::PkiError| Attempt::Final(StartError::engine(error));
+    let tls = JoinerTls::new(token.pin, &token.cluster_id, world.clock.clone()).map_err(wrong)?;
+    let stream = world.net.connect(address).await.map_err(Attempt::again)?;
+    let name = format!("join.{}.hsraft", token.cluster_id).try_into().map_err(Attempt::again)?;
+    let stream = match TlsConnector::from(tls.client.clone()).connect(name, stream).await {
+        Ok(stream) => stream,
+        Err(_) if tls.wrong_pin() => return Err(Attempt::Final(StartError::WrongPin(address.into()))),
+        Err(error) => return Err(Attempt::again(error)),
+    };
+    let exporter =
+        stream.get_ref().1.export_keying_material([0u8; 32], EXPORTER_LABEL, None).map_err(Attempt::again)?;
+    let authority = tls.authority().ok_or_else(|| Attempt::again("the server showed no authority"))?;
+
+    let public_key = pki::public_key(key).map_err(wrong)?;
+    let member = encode(member);
+    let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret_sha256());
+    let proof = hmac::sign(&hmac_key, &proof_input(&exporter, &public_key, &member));
+    let request = encode(&Request {
+        token: token.id.clone(),
+        public_key: Blob(public_key.into()),
+        member: Blob(member.into()),
+        clock_ms: world.clock.now_ms(),
+        proof: Blob(bytes::Bytes::copy_from_slice(proof.as_ref())),
+    });
+
+    let mut once = Some(hyper_util::rt::TokioIo::new(stream));
+    let connector = tower::service_fn(move |_: hyper::Uri| {
+        let stream = once.take().ok_or_else(|| std::io::Error::other("the connection ended"));
+        async move { stream }
+    });
+    let channel =
+        Endpoint::from_static("http://join.hsraft").connect_with_connector(connector).await.map_err(Attempt::again)?;
+    let mut client = PeersClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let answer = client.join(Frame { kind: 0, data: request.into() }).await;
+    let frame = answer.map_err(|status| Attempt::again(status.message()))?.into_inner();
+    match decode::<Result<Welcome, Refused>>(&frame.data).map_err(Attempt::again)? {
+        Ok(welcome) => Ok(Joined {
+            member: MemberId(welcome.member),
+            certificate: welcome.certificate.0.to_vec(),
+            authority,
+            sealing_key: Zeroizing::new(welcome.sealing_key.0.to_vec()),
+            peers: welcome.peers,
+        }),
+        Err(Refused::Token(why)) => Err(Attempt::Final(StartError::Token(why))),
+        Err(Refused::Member(why)) => Err(Attempt::Final(StartError::Refused(why))),
+        Err(Refused::Clock { behind_ms }) => Err(Attempt::Final(StartError::Clock(behind_ms))),
+        Err(Refused::Later(why)) => Err(Attempt::Again(why)),
+    }
+}

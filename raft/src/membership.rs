@@ -1,0 +1,297 @@
+//! Who votes. The members table of State says who belongs; on the leader this loop makes Raft's membership follow.
+//!
+//! | what it finds | what it does |
+//! |---|---|
+//! | two sets of voters for more than two seconds | finishes the change a former leader began |
+//! | a removed member with a seat | takes the seat away, as long as a majority of the rest is healthy |
+//! | a member without a seat | seats it as a learner |
+//! | learners that have caught up and stayed so | lets them vote |
+//!
+//! Numbers of voters are kept odd: 1, 3, 5, 7. One learner beside an odd number of at least three waits for another; it
+//! is a warm standby that takes the place of a removed voter at once. Two voters are passed through on the way from one
+//! to three: the second votes as soon as it has caught up, so that nothing has to be decided when the third comes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use openraft::{ChangeMembers, async_runtime::WatchReceiver};
+use state_machine::{Command, JoinRole, MemberId, MemberState, State};
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    cluster::Core,
+    encode::{Call, decode, encode},
+    error::ProposeError,
+    forward::DEADLINE,
+    peers::proto::Frame,
+    status::{Role, Status},
+    types::{Membership, Seat},
+};
+
+/// A learner may be this many entries behind and still counts as caught up.
+const LAG_MAX: u64 = 100;
+const VOTERS_MAX: usize = 7;
+/// A change of voters is two entries; a leader that lives finishes it sooner.
+const JOINT_FOR: Duration = Duration::from_secs(2);
+const CHANGE_WITHIN: Duration = Duration::from_secs(5);
+
+/// What the loop remembers between two looks.
+#[derive(Default)]
+struct Memory {
+    joint_since: Option<Instant>,
+    /// Since when a learner has been caught up without a break.
+    ready_since: BTreeMap<MemberId, Instant>,
+}
+
+/// One thing to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    FinishChange,
+    HandOver,
+    Unseat { member: MemberId, voter: bool },
+    Seat { member: MemberId, seat: Seat },
+    Promote(BTreeSet<u64>),
+}
+
+/// Runs as long as the member does; acts only while it leads.
+pub async fn reconcile(core: Arc<Core>) {
+    let mut leadership = core.leadership.clone();
+    let mut memory = Memory::default();
+    let period = Duration::from_millis((core.dialer.timing.heartbeat_ms * 2).clamp(100, 1000));
+    loop {
+        if leadership.borrow_and_update().leader != Some(core.me) {
+            memory = Memory::default();
+            if leadership.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let status = core.status();
+        if status.role == Role::Leader
+            && let Some(step) = next_step(&core, &status, &mut memory)
+        {
+            tracing::info!(?step, "membership");
+            take(&core, step).await;
+        }
+        let _ = timeout(period, leadership.changed()).await;
+    }
+}
+
+fn next_step(core: &Core, status: &Status, memory: &mut Memory) -> Option<Step> {
+    let membership = core.raft.metrics().borrow_watched().membership_config.membership().clone();
+    let state = core.latest.borrow().clone();
+    let now = Instant::now();
+    if status.joint {
+        let since = *memory.joint_since.get_or_insert(now);
+        return (now - since > JOINT_FOR).then_some(Step::FinishChange);
+    }
+    memory.joint_since = None;
+    let stable = Duration::from_millis(core.dialer.timing.heartbeat_ms * 20);
+    let fresh = core.dialer.silence() * 4;
+    remember_ready(memory, status, fresh, now);
+    let ready = |member: &MemberId| memory.ready_since.get(member).is_some_and(|since| now - *since >= stable);
+    unseat(core.me, &state, &membership, status, fresh)
+        .or_else(|| seat(&state, &membership))
+        .or_else(|| promote(&membership, status, fresh, ready))
+}
+
+fn remember_ready(memory: &mut Memory, status: &Status, fresh: Duration, now: Instant) {
+    for learner in &status.learners {
+        let caught_up = status.members.get(learner).is_some_and(|progress| {
+            progress.matched.is_some()
+                && progress.lag <= LAG_MAX
+                && progress.last_contact.is_none_or(|silence| silence < fresh)
+        });
+        if caught_up {
+            memory.ready_since.entry(*learner).or_insert(now);
+        } else {
+            memory.ready_since.remove(learner);
+        }
+    }
+    memory.ready_since.retain(|member, _| status.learners.contains(member));
+}
+
+/// Voters that were heard from a moment ago; the leader hears itself.
+fn healthy(status: &Status, fresh: Duration, but: Option<MemberId>) -> usize {
+    let heard = |member: &MemberId| {
+        *member == status.me
+            || status
+                .members
+                .get(member)
+                .is_some_and(|progress| progress.last_contact.is_some_and(|silence| silence < fresh))
+    };
+    status.voters.iter().filter(|voter| Some(**voter) != but && heard(voter)).count()
+}
+
+fn unseat(me: MemberId, state: &State, membership: &Membership, status: &Status, fresh: Duration) -> Option<Step> {
+    let removed = |id: &u64| state.member(MemberId(*id)).is_some_and(|known| known.state == MemberState::Removed);
+    let member = membership.nodes().map(|(id, _)| *id).find(removed).map(MemberId)?;
+    let voter = status.voters.contains(&member);
+    if voter {
+        let left = status.voters.len() - 1;
+        if left == 0 || healthy(status, fresh, Some(member)) < left / 2 + 1 {
+            return None;
+        }
+    }
+    if member == me { Some(Step::HandOver) } else { Some(Step::Unseat { member, voter }) }
+}
+
+fn seat(state: &State, membership: &Membership) -> Option<Step> {
+    let newcomer = state
+        .members()
+        .values()
+        .find(|member| member.state == MemberState::Active && membership.get_node(&member.id.0).is_none())?;
+    let learner_only =
+        state.join_tokens().values().any(|token| token.used_by == Some(newcomer.id) && token.role == JoinRole::Learner);
+    let seat = Seat { address: newcomer.peer_address.clone(), learner_only };
+    Some(Step::Seat { member: newcomer.id, seat })
+}
+
+fn promote(
+    membership: &Membership,
+    status: &Status,
+    fresh: Duration,
+    ready: impl Fn(&MemberId) -> bool,
+) -> Option<Step> {
+    let may_vote = |member: &MemberId| membership.get_node(&member.0).is_some_and(|seat| !seat.learner_only);
+    let mut candidates: Vec<MemberId> =
+        status.learners.iter().filter(|learner| may_vote(learner) && ready(learner)).copied().collect();
+    let voters = status.voters.len();
+    let wanted = match (voters, candidates.len()) {
+        (_, 0) => return None,
+        (1, 1) => 1,
+        (odd, many) if odd % 2 == 1 => {
+            if many >= 2 {
+                2
+            } else {
+                return None;
+            }
+        }
+        _ => 1,
+    };
+    candidates.truncate(wanted);
+    let then = voters + wanted;
+    if then > VOTERS_MAX || healthy(status, fresh, None) + wanted < then / 2 + 1 {
+        return None;
+    }
+    Some(Step::Promote(candidates.into_iter().map(|member| member.0).collect()))
+}
+
+async fn take(core: &Arc<Core>, step: Step) {
+    let raft = &core.raft;
+    let result = match step {
+        Step::HandOver => {
+            if let Err(error) = core.hand_over_here(None).await {
+                tracing::warn!(error, "a removed leader could not hand over");
+            }
+            return;
+        }
+        Step::FinishChange => {
+            timeout(CHANGE_WITHIN, raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true)).await
+        }
+        Step::Unseat { member, voter: true } => {
+            let change = ChangeMembers::RemoveVoters(BTreeSet::from([member.0]));
+            timeout(CHANGE_WITHIN, raft.change_membership(change, false)).await
+        }
+        Step::Unseat { member, voter: false } => {
+            let change = ChangeMembers::RemoveNodes(BTreeSet::from([member.0]));
+            timeout(CHANGE_WITHIN, raft.change_membership(change, false)).await
+        }
+        Step::Seat { member, seat } => timeout(CHANGE_WITHIN, raft.add_learner(member.0, seat, false)).await,
+        Step::Promote(members) => {
+            timeout(CHANGE_WITHIN, raft.change_membership(ChangeMembers::AddVoterIds(members), true)).await
+        }
+    };
+    match result {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "membership could not be changed; it will be tried again"),
+        Err(_) => tracing::warn!("a change of membership takes long; it will be looked at again"),
+    }
+}
+
+impl Core {
+    /// Hands leadership to `to`, or to the voter that is furthest along.
+    pub async fn hand_over_here(&self, to: Option<MemberId>) -> Result<(), String> {
+        let status = self.status();
+        if status.role != Role::Leader {
+            return Err("this member does not lead".into());
+        }
+        if to == Some(self.me) {
+            return Ok(());
+        }
+        let state = self.latest.borrow().clone();
+        let fresh = self.dialer.silence() * 4;
+        let fit = |member: &MemberId| {
+            *member != self.me
+                && state.member(*member).is_none_or(|known| known.state == MemberState::Active)
+                && status
+                    .members
+                    .get(member)
+                    .is_some_and(|progress| progress.last_contact.is_some_and(|silence| silence < fresh))
+        };
+        let successor = match to {
+            Some(to) if status.voters.contains(&to) => to,
+            Some(to) => return Err(format!("member {to} does not vote")),
+            None => {
+                let along = |member: &&MemberId| status.members.get(member).and_then(|progress| progress.matched);
+                *status.voters.iter().filter(|voter| fit(voter)).max_by_key(along).ok_or("no other voter is healthy")?
+            }
+        };
+        let mut leadership = self.leadership.clone();
+        self.raft.trigger().transfer_leader(successor.0).await.map_err(|fatal| fatal.to_string())?;
+        let within = Duration::from_millis(self.dialer.timing.election_max_ms * 2).max(Duration::from_secs(1));
+        match timeout(within, leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.me))).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err("the engine stopped".into()),
+            Err(_) => Err(format!("member {successor} did not take over in {within:?}")),
+        }
+    }
+
+    /// Hands leadership over, whoever leads.
+    pub async fn transfer_leader(self: &Arc<Self>, to: Option<MemberId>) -> Result<(), ProposeError> {
+        let leader = self.leadership.borrow().leader;
+        let result = match leader {
+            None => return Err(ProposeError::Deadline("no leader is known".into())),
+            Some(leader) if leader == self.me => self.hand_over_here(to).await,
+            Some(leader) => {
+                let data = encode(&to.map(|to| to.0)).into();
+                let frame = Frame { kind: Call::HandOver as u32, data };
+                let mut client = self.dialer_client(leader);
+                let answer = timeout(DEADLINE, client.call(frame)).await;
+                let late = |why: &str| ProposeError::Deadline(format!("leader {leader}: {why}"));
+                let answer = answer.map_err(|_| late("no answer in time"))?;
+                let frame = answer.map_err(|status| late(status.message()))?.into_inner();
+                decode::<Result<(), String>>(&frame.data).map_err(|error| late(&error.to_string()))?
+            }
+        };
+        result.map_err(ProposeError::Impossible)
+    }
+
+    /// Fences a member for ever and takes its seat.
+    pub async fn remove_member(self: &Arc<Self>, id: MemberId, by: &str) -> Result<(), ProposeError> {
+        if self.leadership.borrow().leader == Some(id) {
+            self.transfer_leader(None).await?;
+        }
+        let applied = self.propose(self.new_request(), by, Command::RemoveMember { id }).await?;
+        applied.answer.map_err(|refusal| ProposeError::Impossible(refusal.to_string()))?;
+        if id == self.me {
+            return Ok(());
+        }
+        let mut metrics = self.raft.server_metrics();
+        let gone = async {
+            while metrics.borrow_watched().membership_config.membership().get_node(&id.0).is_some() {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(DEADLINE, gone).await.map_err(|_| {
+            ProposeError::Impossible(format!(
+                "member {id} is fenced but keeps its seat until a majority of the others is healthy"
+            ))
+        })
+    }
+}

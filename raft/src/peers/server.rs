@@ -1,0 +1,136 @@
+//! The methods members call on each other.
+
+use std::{pin::Pin, sync::Arc};
+
+use bytes::BytesMut;
+use futures::{Stream, StreamExt, stream};
+use state_machine::{MemberId, MemberState};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{
+    Caller, SNAPSHOT_BYTES_MAX,
+    proto::{Frame, peers_server::Peers},
+};
+use crate::{
+    cluster::Core,
+    encode::{Ballot, Call, DecodeError, SnapshotHead, Wire, decode, encode},
+    forward, join,
+    types::{AppendRequest, Snapshot, TransferRequest, VoteRequest},
+};
+
+/// Answers other members.
+#[derive(Clone)]
+pub struct Service(pub Arc<Core>);
+
+type Frames = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+fn frame(data: impl Into<bytes::Bytes>) -> Frame {
+    Frame { kind: 0, data: data.into() }
+}
+
+fn malformed(error: DecodeError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+fn unavailable(error: impl ToString) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+impl Service {
+    /// The member that calls; fenced ones and strangers are refused.
+    fn member<T>(&self, request: &Request<T>) -> Result<MemberId, Status> {
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::internal("no caller"))?;
+        let member = caller.member.ok_or_else(|| Status::unauthenticated("a member's certificate is needed"))?;
+        let state = self.0.latest.borrow();
+        if state.member(member).is_some_and(|known| known.state == MemberState::Removed) {
+            return Err(Status::permission_denied("this member was removed from the cluster"));
+        }
+        Ok(member)
+    }
+}
+
+#[tonic::async_trait]
+impl Peers for Service {
+    type AppendStream = Frames;
+    type ProposeStream = Frames;
+
+    async fn append(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
+        let from = self.member(&request)?;
+        let requests = stream::unfold(request.into_inner(), move |mut frames| async move {
+            let frame = frames.message().await.ok()??;
+            match AppendRequest::from_wire(&frame.data) {
+                Ok(request) => Some((request, frames)),
+                Err(error) => {
+                    tracing::warn!(member = %from, %error, "an append request cannot be read");
+                    None
+                }
+            }
+        });
+        let results = self.0.raft.stream_append(requests);
+        Ok(Response::new(Box::pin(results.map(|result| match result {
+            Ok(result) => Ok(frame(result.to_wire())),
+            Err(fatal) => Err(unavailable(fatal)),
+        }))))
+    }
+
+    async fn call(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        self.member(&request)?;
+        let Frame { kind, data } = request.into_inner();
+        let raft = &self.0.raft;
+        let call = Call::from_wire(kind).ok_or_else(|| Status::unimplemented(format!("call {kind}")))?;
+        let answer = match call {
+            Call::Vote => {
+                let request = VoteRequest::from_wire(&data).map_err(malformed)?;
+                raft.vote(request).await.map_err(unavailable)?.to_wire()
+            }
+            Call::PreVote => {
+                let request = VoteRequest::from_wire(&data).map_err(malformed)?;
+                raft.pre_vote(request).await.map_err(unavailable)?.to_wire()
+            }
+            Call::Append => {
+                let request = AppendRequest::from_wire(&data).map_err(malformed)?;
+                raft.append_entries(request).await.map_err(unavailable)?.to_wire()
+            }
+            Call::Transfer => {
+                let request = TransferRequest::from_wire(&data).map_err(malformed)?;
+                raft.handle_transfer_leader(request).await.map_err(unavailable)?.to_wire()
+            }
+            Call::HandOver => {
+                let to: Option<u64> = decode(&data).map_err(malformed)?;
+                encode(&self.0.hand_over_here(to.map(MemberId)).await)
+            }
+            Call::ReadIndex => encode(&self.0.read_index_here().await),
+        };
+        Ok(Response::new(frame(answer)))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frame>, Status> {
+        self.member(&request)?;
+        let mut frames = request.into_inner();
+        let head = frames.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot without a head"))?;
+        let head: SnapshotHead = decode(&head.data).map_err(malformed)?;
+        let vote = head.vote.ok_or_else(|| Status::invalid_argument("a snapshot without a vote"))?;
+        let meta = head.meta().map_err(malformed)?;
+        let mut data = BytesMut::new();
+        while let Some(piece) = frames.message().await? {
+            if data.len() + piece.data.len() > SNAPSHOT_BYTES_MAX {
+                return Err(Status::resource_exhausted("the snapshot is too large"));
+            }
+            data.extend_from_slice(&piece.data);
+        }
+        let snapshot = Snapshot { meta, snapshot: data.freeze() };
+        let response = self.0.raft.install_full_snapshot(vote.into(), snapshot).await.map_err(unavailable)?;
+        Ok(Response::new(frame(encode(&Ballot::from(response.vote)))))
+    }
+
+    async fn propose(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
+        let from = self.member(&request)?;
+        Ok(Response::new(Box::pin(forward::take(self.0.clone(), from, request.into_inner()))))
+    }
+
+    async fn join(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
+        let caller = request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::internal("no caller"))?;
+        let answer = join::serve(&self.0, &caller, &request.into_inner().data).await;
+        Ok(Response::new(frame(encode(&answer))))
+    }
+}
