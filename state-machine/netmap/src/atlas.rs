@@ -1,0 +1,259 @@
+//! One state made ready for drawing maps.
+//!
+//! What all viewers share is serialised here, once for each version of it: every node as a peer, every profile, DNS,
+//! relays, filters. Redrawing for a later state costs what changed, because the states' tables are compared instead of
+//! read; a node that did not move keeps its very bytes.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use imbl::{OrdMap, ordmap::DiffItem};
+use state_machine::{NodeId, Revision, State};
+
+use crate::{
+    delta::DeltaCache,
+    derp, dns, filter,
+    node::Sheet,
+    profiles,
+    wire::{Bytes, to_bytes},
+};
+
+/// One state made ready; cheap to clone.
+#[derive(Clone)]
+pub struct Atlas(Arc<Plates>);
+
+/// What an atlas holds.
+pub(crate) struct Plates {
+    pub state: Arc<State>,
+    pub sheets: OrdMap<NodeId, Arc<Sheet>>,
+    /// How many nodes each owner has.
+    owners: OrdMap<u64, u64>,
+    /// The profiles of those owners.
+    pub profiles: OrdMap<u64, Bytes>,
+    pub pages: Pages,
+    /// What was said before to get here from an earlier atlas.
+    pub deltas: DeltaCache,
+}
+
+/// The pages that are the same for all viewers.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    pub derp_map: Bytes,
+    pub dns: Bytes,
+    pub filters: Bytes,
+    /// A JSON text; absent while the tailnet has no name.
+    pub domain: Option<Bytes>,
+    pub debug: Option<Bytes>,
+}
+
+/// Nodes that see the same tailnet are of one class; what one of them is told, the others are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Class(pub u32);
+
+impl Atlas {
+    /// Draws from nothing.
+    pub fn draw(state: &Arc<State>) -> Atlas {
+        let mut plates = Plates {
+            state: state.clone(),
+            sheets: OrdMap::new(),
+            owners: OrdMap::new(),
+            profiles: OrdMap::new(),
+            pages: Pages::draw(state),
+            deltas: DeltaCache::default(),
+        };
+        for (id, row) in state.nodes() {
+            plates.put(*id, Arc::new(Sheet::draw(state, row)));
+        }
+        Atlas(Arc::new(plates))
+    }
+
+    /// Draws a later state, reusing what did not move. The state may also be an earlier one or another's; what is reused
+    /// is decided by comparing.
+    pub fn redraw(&self, state: &Arc<State>) -> Atlas {
+        let old = &*self.0;
+        if Arc::ptr_eq(&old.state, state) {
+            return self.clone();
+        }
+        let mut plates = Plates {
+            state: state.clone(),
+            sheets: old.sheets.clone(),
+            owners: old.owners.clone(),
+            profiles: old.profiles.clone(),
+            pages: old.pages.redraw(&old.state, state),
+            deltas: DeltaCache::default(),
+        };
+        for id in moved(&old.state, state) {
+            match (state.node(id), plates.sheets.get(&id).cloned()) {
+                (Some(row), None) => plates.put(id, Arc::new(Sheet::draw(state, row))),
+                (Some(row), Some(sheet)) => {
+                    let drawn = sheet.redraw(state, row);
+                    if !Arc::ptr_eq(&drawn, &sheet) {
+                        plates.put(id, drawn);
+                    }
+                }
+                (None, _) => plates.remove(id),
+            }
+        }
+        for owner in changed_keys(old.state.users(), state.users()) {
+            if plates.owners.contains_key(&owner.0) {
+                plates.put_profile(owner.0);
+            }
+        }
+        Atlas(Arc::new(plates))
+    }
+
+    /// The state it was drawn from.
+    pub fn state(&self) -> &Arc<State> {
+        &self.0.state
+    }
+
+    /// The log position it shows.
+    pub fn revision(&self) -> Revision {
+        self.0.state.revision()
+    }
+
+    pub(crate) fn plates(&self) -> &Plates {
+        &self.0
+    }
+
+    pub(crate) fn downgrade(&self) -> Weak<Plates> {
+        Arc::downgrade(&self.0)
+    }
+
+    pub(crate) fn is(&self, other: &Weak<Plates>) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.0), other.as_ptr())
+    }
+
+    pub(crate) fn sheet(&self, node: NodeId) -> Option<&Arc<Sheet>> {
+        self.0.sheets.get(&node)
+    }
+
+    /// The class of a viewer. Every node sees every node.
+    pub(crate) fn class_of(&self, _viewer: NodeId) -> Class {
+        Class(0)
+    }
+}
+
+impl fmt::Debug for Atlas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Atlas").field("revision", &self.revision()).field("nodes", &self.0.sheets.len()).finish()
+    }
+}
+
+impl Plates {
+    fn put(&mut self, id: NodeId, sheet: Arc<Sheet>) {
+        let owner = sheet.facts.owner;
+        let old = self.sheets.insert(id, sheet).map(|old| old.facts.owner);
+        if old != Some(owner) {
+            let count = self.owners.get(&owner).copied().unwrap_or(0);
+            self.owners.insert(owner, count + 1);
+            if count == 0 {
+                self.put_profile(owner);
+            }
+            old.into_iter().for_each(|old| self.release(old));
+        }
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        if let Some(sheet) = self.sheets.remove(&id) {
+            self.release(sheet.facts.owner);
+        }
+    }
+
+    /// One node less.
+    fn release(&mut self, owner: u64) {
+        match self.owners.get(&owner).copied().unwrap_or(0) {
+            0 | 1 => {
+                self.owners.remove(&owner);
+                self.profiles.remove(&owner);
+            }
+            count => _ = self.owners.insert(owner, count - 1),
+        }
+    }
+
+    fn put_profile(&mut self, owner: u64) {
+        let bytes = to_bytes(&profiles::of_owner(&self.state, owner));
+        if self.profiles.get(&owner) != Some(&bytes) {
+            self.profiles.insert(owner, bytes);
+        }
+    }
+}
+
+impl Pages {
+    fn draw(state: &State) -> Pages {
+        let settings = state.settings();
+        let debug = tailcfg::Debug { disable_log_tail: true, ..tailcfg::Debug::default() };
+        Pages {
+            derp_map: to_bytes(&derp::map(state)),
+            dns: to_bytes(&dns::config(settings)),
+            filters: to_bytes(&filter::filters()),
+            domain: domain(settings).map(|domain| to_bytes(&tailcfg::plain(domain))),
+            debug: (!settings.logtail).then(|| to_bytes(&debug)),
+        }
+    }
+
+    fn redraw(&self, old: &State, new: &State) -> Pages {
+        let same = Arc::ptr_eq(old.settings(), new.settings())
+            && old.members().ptr_eq(new.members())
+            && old.derp_regions().ptr_eq(new.derp_regions());
+        if same {
+            return self.clone();
+        }
+        let mut pages = Pages::draw(new);
+        keep(&mut pages.derp_map, &self.derp_map);
+        keep(&mut pages.dns, &self.dns);
+        keep(&mut pages.filters, &self.filters);
+        pages
+    }
+}
+
+/// Equal bytes stay the same bytes, so that comparing atlases later is comparing pointers.
+fn keep(new: &mut Bytes, old: &Bytes) {
+    if *new == *old {
+        *new = old.clone();
+    }
+}
+
+/// The tailnet's name: the host of the server's URL, as Headscale has it; else the base domain.
+fn domain(settings: &state_machine::Settings) -> Option<&str> {
+    let url = settings.server_url.as_str();
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(literal) => literal.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    [host, settings.base_domain.trim_matches('.')].into_iter().find(|name| !name.is_empty())
+}
+
+/// Nodes about which something in maps may differ.
+fn moved(old: &State, new: &State) -> BTreeSet<NodeId> {
+    if old.settings().base_domain != new.settings().base_domain {
+        return old.nodes().keys().chain(new.nodes().keys()).copied().collect();
+    }
+    let mut moved: BTreeSet<NodeId> = changed_keys(old.nodes(), new.nodes()).collect();
+    moved.extend(changed_keys(old.presences(), new.presences()));
+    moved.extend(changed_keys(old.expired(), new.expired()));
+    for item in old.primaries().diff(new.primaries()) {
+        match item {
+            DiffItem::Add(_, node) | DiffItem::Remove(_, node) => _ = moved.insert(*node),
+            DiffItem::Update { old: (_, old), new: (_, new) } => moved.extend([*old, *new]),
+        }
+    }
+    for item in old.users().diff(new.users()) {
+        // A change of a user is about the profile only.
+        if let DiffItem::Add(user, _) | DiffItem::Remove(user, _) = item {
+            moved.extend(old.nodes_of_user(*user).chain(new.nodes_of_user(*user)).map(|node| node.id));
+        }
+    }
+    moved
+}
+
+fn changed_keys<K: Copy + Ord, V: PartialEq>(old: &OrdMap<K, V>, new: &OrdMap<K, V>) -> impl Iterator<Item = K> {
+    old.diff(new).map(|item| match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => *key,
+    })
+}

@@ -1,0 +1,43 @@
+//! Everything one node should know.
+
+use state_machine::{NodeId, Timestamp};
+
+use crate::{Atlas, capability, wire::Frame};
+
+/// What the caller adds, because a state has no clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The wall clock: clients correct their own by it when they judge key expiry.
+    pub control_time: Timestamp,
+}
+
+/// The JSON bytes of a complete map; `None` when there is no such node.
+///
+/// Peers are spliced in the order of their ids. A viewer without peers gets no list of peers at all: an empty one
+/// means nothing to one client and everything to the other.
+pub fn full(atlas: &Atlas, viewer: NodeId, moment: &Moment) -> Option<Vec<u8>> {
+    let sheet = atlas.sheet(viewer)?;
+    let plates = atlas.plates();
+    let pages = &plates.pages;
+    let peers = || plates.sheets.iter().filter(|(id, _)| **id != viewer).map(|(_, sheet)| &*sheet.json);
+    let bytes: usize = peers().map(|peer| peer.len() + 1).sum();
+
+    let mut frame = Frame::new(bytes + pages.dns.len() + pages.derp_map.len() + 4096);
+    frame.page("Node", &sheet.self_json(&plates.state));
+    frame.page("DERPMap", &pages.derp_map);
+    frame.list("Peers", peers());
+    frame.page("DNSConfig", &pages.dns);
+    if let Some(domain) = &pages.domain {
+        frame.page("Domain", domain);
+    }
+    frame.page("CollectServices", b"false");
+    frame.page("PacketFilters", &pages.filters);
+    frame.list("UserProfiles", plates.profiles.values().map(|profile| &**profile));
+    if let Some(debug) = &pages.debug {
+        frame.page("Debug", debug);
+    }
+    if sheet.row.capability_version < capability::READS_AUTO_UPDATE_CAPABILITY {
+        frame.page("DefaultAutoUpdate", b"false");
+    }
+    Some(frame.finish(moment))
+}

@@ -1,0 +1,214 @@
+//! What is said for one change, and what is not.
+
+mod common;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use common::{Tailnet, endpoint, hostinfo, relay};
+use netmap::{Atlas, Delta, Moment, delta, full};
+use serde_json::{Value, json};
+use state_machine::*;
+
+struct Room {
+    tailnet: Tailnet,
+    atlas: Atlas,
+    ann: NodeId,
+    bob: NodeId,
+    key: String,
+}
+
+fn room() -> Room {
+    let mut tailnet = Tailnet::new(1);
+    let user = tailnet.user("ann");
+    let key = tailnet.key(Some(user), &[], false);
+    let (ann, bob) = (tailnet.join(&key, "ann"), tailnet.join(&key, "bob"));
+    let atlas = Atlas::draw(&tailnet.latest());
+    Room { tailnet, atlas, ann, bob, key }
+}
+
+impl Room {
+    /// Redraws and says what each of the two is told.
+    fn told(&mut self) -> (Value, Value) {
+        let latest = self.atlas.redraw(&self.tailnet.latest());
+        let said =
+            [self.ann, self.bob].map(|viewer| frame(delta(&self.atlas, &latest, viewer, &self.tailnet.moment())));
+        self.atlas = latest;
+        let [ann, bob] = said;
+        (ann, bob)
+    }
+}
+
+/// The frame without its time; null for nothing.
+fn frame(delta: Delta) -> Value {
+    match delta {
+        Delta::Nothing => Value::Null,
+        Delta::Gone => json!("gone"),
+        Delta::Frame(bytes) => {
+            netmap::contract::check(&bytes).unwrap();
+            let mut frame: Value = serde_json::from_slice(&bytes).unwrap();
+            frame.as_object_mut().unwrap().remove("ControlTime").expect("every frame has its time");
+            frame
+        }
+    }
+}
+
+#[test]
+fn a_patch_where_a_patch_is_enough() {
+    let mut room = room();
+    let bob = room.bob;
+    room.tailnet.report(bob, |report| report.endpoints = Some(vec![endpoint(77, 5)]));
+    let expected = json!({"PeersChangedPatch": [{"NodeID": bob.0, "Endpoints": ["203.0.0.77:5"]}]});
+    assert_eq!(room.told(), (expected, Value::Null), "bob knows where bob is");
+
+    room.tailnet.report(bob, |report| report.endpoints = Some(vec![]));
+    assert_eq!(room.told().0, json!({"PeersChangedPatch": [{"NodeID": bob.0, "Endpoints": []}]}));
+
+    room.tailnet.presence(bob, 5, true);
+    assert_eq!(room.told().0, json!({"PeersChangedPatch": [{"NodeID": bob.0, "Online": true}]}));
+    room.tailnet.presence(bob, 5, false);
+    assert_eq!(room.told(), (Value::Null, Value::Null), "the grace hides a short absence");
+    let gone_at = room.tailnet.now;
+    room.tailnet.wait(Duration::from_secs(11));
+    let expected = json!({"PeersChangedPatch": [{"NodeID": bob.0, "Online": false, "LastSeen": gone_at.to_string()}]});
+    assert_eq!(room.told().0, expected);
+
+    let expiry = room.tailnet.now.after(Duration::from_secs(60));
+    room.tailnet.must(Command::SetNodeExpiry { node: bob, expiry: Some(expiry) });
+    let (ann, own) = room.told();
+    assert_eq!(ann, json!({"PeersChangedPatch": [{"NodeID": bob.0, "KeyExpiry": expiry.to_string()}]}));
+    assert_eq!(own["Node"]["KeyExpiry"], json!(expiry.to_string()));
+}
+
+#[test]
+fn a_whole_node_where_a_patch_cannot_say_it() {
+    let mut room = room();
+    let bob = room.bob;
+    room.tailnet.must(Command::RenameNode { node: bob, name: "robert".into() });
+    let (ann, own) = room.told();
+    assert_eq!(ann["PeersChanged"][0]["Name"], json!("robert.tail.example.net."));
+    assert_eq!(own["Node"]["Name"], json!("robert.tail.example.net."));
+    assert!(own.get("PeersChanged").is_none());
+
+    let expiry = room.tailnet.now.after(Duration::from_secs(60));
+    room.tailnet.must(Command::SetNodeExpiry { node: bob, expiry: Some(expiry) });
+    room.told();
+    room.tailnet.wait(Duration::from_secs(61));
+    let (ann, own) = room.told();
+    assert_eq!(ann["PeersChanged"][0]["Expired"], json!(true));
+    assert_eq!(own["Node"]["Expired"], json!(true));
+    room.tailnet.must(Command::SetNodeExpiry { node: bob, expiry: None });
+    let (ann, _) = room.told();
+    assert!(ann["PeersChanged"][0].get("Expired").is_none() && ann["PeersChanged"][0].get("KeyExpiry").is_none());
+
+    room.tailnet.report(bob, |report| report.hostinfo = Some(hostinfo("bob", &["10.0.0.0/8"])));
+    let (ann, own) = room.told();
+    assert_eq!(ann["PeersChanged"][0]["Hostinfo"]["RoutableIPs"], json!(["10.0.0.0/8"]));
+    assert_eq!(own, Value::Null, "bob said it");
+    room.tailnet.must(Command::ApproveRoutes { node: bob, routes: BTreeSet::from(["10.0.0.0/8".parse().unwrap()]) });
+    assert_eq!(room.told(), (Value::Null, Value::Null), "nobody serves the route while its node is away");
+    room.tailnet.presence(bob, 5, true);
+    let (ann, own) = room.told();
+    assert_eq!(ann["PeersChanged"][0]["PrimaryRoutes"], json!(["10.0.0.0/8"]));
+    assert_eq!(own["Node"]["AllowedIPs"][0], json!("10.0.0.0/8"));
+}
+
+#[test]
+fn nodes_come_and_go() {
+    let mut room = room();
+    let eve = room.tailnet.user("eve");
+    let key = room.tailnet.key(Some(eve), &[], false);
+    let new = room.tailnet.join(&key, "eve");
+    let (ann, bob) = room.told();
+    assert_eq!(ann, bob, "both are told the same");
+    assert_eq!(ann["PeersChanged"][0]["ID"], json!(new.0));
+    assert_eq!(ann["UserProfiles"], json!([{"ID": eve.0, "LoginName": "eve", "DisplayName": "eve"}]));
+    let again = room.tailnet.join(&room.key.clone(), "third");
+    assert!(room.told().0.get("UserProfiles").is_none(), "known owners are not introduced again");
+    room.tailnet.must(Command::DeleteNode { node: again });
+    room.tailnet.must(Command::DeleteNode { node: room.bob });
+    assert_eq!(room.told(), (json!({"PeersRemoved": [room.bob.0, again.0]}), json!("gone")));
+}
+
+#[test]
+fn pages_are_sent_when_they_change() {
+    let mut room = room();
+    let settings = |room: &Room| (**room.tailnet.state.settings()).clone();
+    let with = Settings { nameservers: vec!["1.1.1.1".into()], ..settings(&room) };
+    room.tailnet.must(Command::ApplySettings { settings: with });
+    let (ann, bob) = room.told();
+    assert_eq!(ann, bob);
+    assert_eq!(ann.as_object().unwrap().keys().collect::<Vec<_>>(), ["DNSConfig"]);
+
+    let without = Settings { taildrop: false, ..settings(&room) };
+    room.tailnet.must(Command::ApplySettings { settings: without });
+    let (ann, _) = room.told();
+    assert_eq!(ann.as_object().unwrap().keys().collect::<Vec<_>>(), ["Node"]);
+    assert!(ann["Node"]["CapMap"].get("https://tailscale.com/cap/file-sharing").is_none());
+
+    let member = Member { version: "2".into(), ..(**room.tailnet.state.member(MemberId(1)).unwrap()).clone() };
+    room.tailnet.must(Command::AnnounceMember { member: member.clone() });
+    assert_eq!(room.told(), (Value::Null, Value::Null), "a member's version is nobody's business");
+    room.tailnet.must(Command::AnnounceMember { member: Member { relay: Some(relay("other")), ..member } });
+    let (ann, _) = room.told();
+    assert_eq!(ann["DERPMap"]["Regions"]["901"]["Nodes"][0]["HostName"], json!("other.example.com"));
+
+    let user = room.tailnet.state.user_by_name("ann").unwrap().id;
+    room.tailnet.must(Command::RenameUser { user, name: "anna".into() });
+    assert_eq!(room.told().0, json!({"UserProfiles": [{"ID": user.0, "LoginName": "anna", "DisplayName": "anna"}]}));
+}
+
+#[test]
+fn one_gap_is_one_delta() {
+    let mut room = room();
+    let start = room.atlas.clone();
+    for number in 0..10 {
+        room.tailnet.report(room.bob, |report| report.endpoints = Some(vec![endpoint(number, 5)]));
+        room.told();
+    }
+    let moment = Moment { control_time: room.tailnet.now };
+    let said = frame(delta(&start, &room.atlas, room.ann, &moment));
+    assert_eq!(said, json!({"PeersChangedPatch": [{"NodeID": room.bob.0, "Endpoints": ["203.0.0.9:5"]}]}));
+    room.tailnet.report(room.bob, |report| report.endpoints = Some(vec![endpoint(9, 5)]));
+    assert_eq!(room.told(), (Value::Null, Value::Null), "a report of nothing new says nothing");
+}
+
+#[test]
+fn a_map_for_one_and_none_for_strangers() {
+    let mut tailnet = Tailnet::new(3);
+    let user = tailnet.user("ann");
+    let key = tailnet.key(Some(user), &[], false);
+    let only = tailnet.join(&key, "only");
+    let atlas = Atlas::draw(&tailnet.latest());
+    assert_eq!(full(&atlas, NodeId(99), &tailnet.moment()), None);
+    let frame: Value = serde_json::from_slice(&full(&atlas, only, &tailnet.moment()).unwrap()).unwrap();
+    assert!(frame.get("Peers").is_none(), "an empty list is left out");
+    for page in [
+        "Node",
+        "DERPMap",
+        "DNSConfig",
+        "Domain",
+        "CollectServices",
+        "PacketFilters",
+        "UserProfiles",
+        "ControlTime",
+        "Debug",
+    ] {
+        assert!(frame.get(page).is_some(), "{page}");
+    }
+    assert!(frame.get("DefaultAutoUpdate").is_none());
+    tailnet.report(only, |report| report.capability_version = Some(113));
+    let atlas = atlas.redraw(&tailnet.latest());
+    let frame: Value = serde_json::from_slice(&full(&atlas, only, &tailnet.moment()).unwrap()).unwrap();
+    assert_eq!(frame["DefaultAutoUpdate"], json!(false));
+}
+
+#[test]
+fn signals_obey_the_contract() {
+    let moment = Moment { control_time: Timestamp(0) };
+    let ping = tailcfg::PingRequest { url: "https://unused/c2n/x".into(), types: "c2n".into(), ..Default::default() };
+    netmap::contract::check(&netmap::wire::ping(&ping, &moment)).unwrap();
+    let candidate = tailcfg::ControlIpCandidate::new("203.0.113.7".parse().unwrap(), 0.0);
+    let plan = tailcfg::ControlDialPlan { candidates: vec![candidate] };
+    netmap::contract::check(&netmap::wire::dial_plan(&plan, &moment)).unwrap();
+    netmap::contract::check(netmap::wire::keep_alive()).unwrap();
+}
