@@ -1,1 +1,33 @@
-//! placeholder
+//! The server: puts the rooms together and speaks Tailscale.
+//!
+//! [`Server::start`] is the only entrance; production hands it the machine's doors, a simulation its own. Start reading
+//! there, then `control/session.rs`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `server.rs` | [`Server`]: build, serve, drain |
+//! | `config.rs`, `config/` | Headscale-shaped file → [`options::Options`] |
+//! | `listen.rs` | ports, TLS, and who gets which path |
+//! | `control.rs`, `control/` | the paths a Tailscale client knows |
+//! | `login.rs` | the page a client sends people to |
+//! | `atlas.rs` | the one task that redraws the atlas when the state moves |
+//! | `presence.rs` | who is connected here, told to the cluster in batches |
+//! | `chores.rs`, `chores/` | the leader's housekeeping |
+//! | `relay.rs` | the embedded DERP's doorman |
+//! | `keys.rs`, `observe.rs` | long-lived keys; logs and metrics |
+
+pub mod atlas;
+mod chores;
+pub mod config;
+pub mod control;
+mod keys;
+mod listen;
+mod login;
+pub mod observe;
+pub mod options;
+mod presence;
+mod relay;
+mod server;
+
+pub use options::Options;
+pub use server::{Server, StartError};

@@ -1,0 +1,37 @@
+//! The one task that redraws the atlas when the state moves.
+
+use std::time::Duration;
+
+use netmap::Atlas;
+use raft::Cluster;
+use state_machine::Revision;
+use tokio::{sync::watch, time::Instant};
+
+use crate::observe::Metrics;
+
+/// Between two drawings. The first change after a quiet time is drawn at once; a burst is drawn once per gap, and every
+/// session compares its own atlas with the newest anyway.
+const GAP: Duration = Duration::from_millis(10);
+
+/// Draws the first atlas and returns it with the task that keeps it current; the task ends with the cluster.
+pub fn start(cluster: Cluster, metrics: Metrics) -> (watch::Receiver<Atlas>, impl Future<Output = ()>) {
+    let mut states = cluster.watch();
+    let first = Atlas::draw(&states.borrow_and_update().clone());
+    let (atlases, latest) = watch::channel(first);
+    let task = async move {
+        while states.changed().await.is_ok() {
+            let state = states.borrow_and_update().clone();
+            let started = Instant::now();
+            let next = atlases.borrow().clone().redraw(&state);
+            metrics.redraw_seconds.observe(started.elapsed().as_secs_f64());
+            atlases.send_replace(next);
+            tokio::time::sleep(GAP).await;
+        }
+    };
+    (latest, task)
+}
+
+/// Waits until the atlas shows at least this revision.
+pub async fn reached(atlas: &mut watch::Receiver<Atlas>, revision: Revision) -> Option<Atlas> {
+    atlas.wait_for(|atlas| atlas.revision() >= revision).await.ok().map(|atlas| atlas.clone())
+}

@@ -1,0 +1,37 @@
+//! Housekeeping: what must happen without anybody asking.
+//!
+//! Every member runs every chore; those of the leader wait while another member leads. A chore never holds a truth of
+//! its own: it looks at the state, proposes a command, and looks again. (Announcing a member to the others is the log's
+//! own business.)
+
+mod elapse;
+mod member_loss;
+mod settings_drift;
+
+use std::{sync::Arc, time::Duration};
+
+use raft::Cluster;
+use state_machine::Timestamp;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use world::Clock;
+
+pub use settings_drift::{differences, differing_keys};
+
+/// After a proposal that failed: nobody leads, or the leader has just changed.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Starts all chores; they end with `stop`.
+pub fn start(cluster: &Cluster, clock: &Arc<dyn Clock>, name: &str, tasks: &TaskTracker, stop: &CancellationToken) {
+    let until_stop = |chore: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            stop.run_until_cancelled(chore).await;
+        });
+    };
+    until_stop(Box::pin(elapse::run(cluster.clone(), clock.clone(), name.to_owned())));
+    until_stop(Box::pin(member_loss::run(cluster.clone(), name.to_owned())));
+}
+
+fn now(clock: &dyn Clock) -> Timestamp {
+    Timestamp(clock.now_ms())
+}

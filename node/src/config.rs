@@ -1,0 +1,436 @@
+//! The configuration file: Headscale's keys where they mean something here, and a `cluster:` section.
+//!
+//! A key nobody knows is named in a warning, with file, line and the nearest key that exists. Keys that contradict each
+//! other stop the start. Scalar keys can come from the environment (`HSRAFT_SERVER_URL`, or Headscale's
+//! `HEADSCALE_SERVER_URL`), which wins over the file.
+
+pub mod document;
+pub mod keys;
+mod settings;
+mod values;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use raft::Timing;
+use thiserror::Error;
+use url::Url;
+use world::Disk;
+
+use crate::options::{Limits, NoisePrivate, Options, Relay, Start, TlsFiles};
+use document::Document;
+pub use document::Problem;
+
+/// A configuration that was read.
+#[derive(Debug)]
+pub struct Config {
+    pub options: Options,
+    pub log: Log,
+    pub warnings: Vec<Problem>,
+}
+
+/// How the server writes its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Log {
+    /// `info`, or a filter as `RUST_LOG` takes it.
+    pub level: String,
+    pub json: bool,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("cannot read {}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("no such file: {}; give one with --config", path.display())]
+    Missing { path: PathBuf },
+    #[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Problems { problems: Vec<Problem> },
+}
+
+/// Reads a file. Relative paths inside it start at its folder.
+pub fn load(path: &Path, env: &BTreeMap<String, String>, disk: &dyn Disk) -> Result<Config, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let bytes = disk.read(path).map_err(unreadable)?.ok_or_else(|| ConfigError::Missing { path: path.to_owned() })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error().to_string()))
+    })?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let read = |relative: &Path| -> Option<String> {
+        disk.read(&folder.join(relative)).ok().flatten().and_then(|bytes| String::from_utf8(bytes).ok())
+    };
+    from_text(&text, &path.display().to_string(), &folder, env, &read)
+}
+
+/// Reads a text. `file` is how problems name it, `folder` where relative paths start, `read` opens files it names.
+pub fn from_text(
+    text: &str,
+    file: &str,
+    folder: &Path,
+    env: &BTreeMap<String, String>,
+    read: &dyn Fn(&Path) -> Option<String>,
+) -> Result<Config, ConfigError> {
+    let mut document = Document::read(text, file, env);
+    let d = &mut document;
+    let records = d.text("dns.extra_records_path").and_then(|path| read(Path::new(&path)));
+    let settings = settings::read(d, records.as_deref());
+    let server = Url::parse(&settings.server_url).ok();
+
+    let data_dir = path(d, "cluster.data_dir", folder).unwrap_or_else(|| PathBuf::from("/var/lib/hsraft"));
+    let name = d.text("cluster.name").or_else(|| env.get("HOSTNAME").cloned()).unwrap_or_else(|| "hs1".to_owned());
+    let client_listen = listen(d, "listen_addr", "127.0.0.1:8080").expect("has a default");
+    let peer_listen = listen(d, "cluster.peer_listen_addr", "127.0.0.1:50444").expect("has a default");
+    let client_tls = tls(d, "tls_cert_path", "tls_key_path", folder);
+    if d.has("tls_letsencrypt_hostname") && client_tls.is_none() {
+        d.wrong(
+            "tls_letsencrypt_hostname",
+            "this version does not fetch certificates; give tls_cert_path and tls_key_path",
+        );
+    }
+    if client_tls.is_none() && server.as_ref().is_some_and(|url| url.scheme() == "https") {
+        d.odd("server_url", "is https, but this member speaks plain HTTP; something in front of it must terminate TLS");
+    }
+    let client_url = d.text("cluster.client_url").unwrap_or_default().trim_end_matches('/').to_owned();
+    let derp_regions = derp_regions(d, read);
+    let options = Options {
+        peer_advertise: peer_advertise(d, peer_listen),
+        relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, client_tls.is_some()),
+        start: Start::Found,
+        noise_private: noise_private(text, read),
+        policy: policy(d, read),
+        derp_regions,
+        client_listen,
+        client_tls,
+        client_url,
+        metrics_listen: listen_optional(d, "metrics_listen_addr"),
+        unix_socket: Some(path(d, "unix_socket", folder).unwrap_or_else(|| data_dir.join("hsraft.sock"))),
+        unix_socket_mode: unix_socket_mode(d),
+        peer_listen,
+        timing: timing(d),
+        snapshot_every: d.parsed("cluster.snapshot_every", "10000").unwrap_or(10_000).max(100),
+        limits: Limits::default(),
+        raft_runtime: None,
+        relay_runtime: None,
+        settings,
+        name,
+        data_dir,
+    };
+    let log = Log {
+        level: d.text("log.level").unwrap_or_else(|| "info".to_owned()),
+        json: d.text("log.format").as_deref() == Some("json"),
+    };
+    if document.errors.is_empty() {
+        Ok(Config { options, log, warnings: document.warnings })
+    } else {
+        Err(ConfigError::Problems { problems: document.errors })
+    }
+}
+
+fn path(d: &mut Document, key: &str, folder: &Path) -> Option<PathBuf> {
+    d.text(key).map(|text| folder.join(text))
+}
+
+fn listen(d: &mut Document, key: &str, default: &str) -> Option<SocketAddr> {
+    listen_optional(d, key).or_else(|| default.parse().ok())
+}
+
+/// `host:port`, or Go's `:port` for every address.
+fn listen_optional(d: &mut Document, key: &str) -> Option<SocketAddr> {
+    let text = d.text(key)?;
+    let full = match text.strip_prefix(':') {
+        Some(port) => format!("0.0.0.0:{port}"),
+        None => text.replace("localhost:", "127.0.0.1:"),
+    };
+    match full.parse() {
+        Ok(addr) => Some(addr),
+        Err(_) => {
+            d.wrong(key, &format!("{text:?} is not an address with a port; write for example {key}: 0.0.0.0:8080"));
+            None
+        }
+    }
+}
+
+fn tls(d: &mut Document, cert: &str, key: &str, folder: &Path) -> Option<TlsFiles> {
+    match (path(d, cert, folder), path(d, key, folder)) {
+        (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            d.wrong(cert, &format!("stands alone; give {key} as well"));
+            None
+        }
+        (None, Some(_)) => {
+            d.wrong(key, &format!("stands alone; give {cert} as well"));
+            None
+        }
+    }
+}
+
+fn peer_advertise(d: &mut Document, peer_listen: SocketAddr) -> String {
+    let key = "cluster.peer_advertise_addr";
+    match d.text(key) {
+        Some(text)
+            if text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) =>
+        {
+            text
+        }
+        Some(text) => {
+            d.wrong(key, &format!("{text:?} is not host:port"));
+            text
+        }
+        None => {
+            if peer_listen.ip().is_unspecified() {
+                d.wrong(
+                    "cluster.peer_listen_addr",
+                    "listens everywhere, so other members need to be told where: set cluster.peer_advertise_addr: host:port",
+                );
+            }
+            peer_listen.to_string()
+        }
+    }
+}
+
+fn timing(d: &mut Document) -> Timing {
+    match d.text("cluster.timing").as_deref() {
+        None | Some("lan") => Timing::lan(),
+        Some("cautious") => Timing::cautious(),
+        Some("wan") => Timing::wan(),
+        Some(other) => {
+            let text = format!("{other:?} is none of lan, cautious, wan");
+            d.wrong("cluster.timing", &text);
+            Timing::lan()
+        }
+    }
+}
+
+fn unix_socket_mode(d: &mut Document) -> u32 {
+    let Some(text) = d.text("unix_socket_permission") else { return 0o600 };
+    let digits = text.trim_start_matches("0o");
+    match u32::from_str_radix(digits, 8) {
+        Ok(mode) if mode <= 0o777 => mode,
+        _ => {
+            d.wrong("unix_socket_permission", &format!("{text:?} is not an octal mode such as \"0o770\""));
+            0o600
+        }
+    }
+}
+
+/// Headscale's key file, so that a founded cluster keeps the trust of an older installation's clients.
+fn noise_private(text: &str, read: &dyn Fn(&Path) -> Option<String>) -> Option<NoisePrivate> {
+    let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(text).ok()?;
+    let path = value.get("noise")?.get("private_key_path")?.as_str()?;
+    let digits = read(Path::new(path))?;
+    let mut key = [0; 32];
+    hex::decode_to_slice(digits.trim().strip_prefix("privkey:")?, &mut key).ok()?;
+    Some(NoisePrivate(key))
+}
+
+fn policy(d: &mut Document, read: &dyn Fn(&Path) -> Option<String>) -> Option<String> {
+    match d.text("policy.mode").as_deref() {
+        None | Some("file") => {}
+        Some("database") => return None,
+        Some(other) => {
+            let text = format!("{other:?} is neither file nor database");
+            d.wrong("policy.mode", &text);
+            return None;
+        }
+    }
+    let path = d.text("policy.path")?;
+    let text = read(Path::new(&path));
+    if text.is_none() {
+        d.wrong("policy.path", &format!("cannot read {path}"));
+    }
+    text
+}
+
+fn relay(
+    d: &mut Document,
+    folder: &Path,
+    data_dir: &Path,
+    server: Option<&Url>,
+    client_url: &str,
+    client_listen: SocketAddr,
+    client_tls: bool,
+) -> Option<Relay> {
+    let listen = listen_optional(d, "cluster.derp_listen_addr");
+    let enabled = d.flag("derp.server.enabled").unwrap_or(listen.is_some());
+    if !enabled {
+        return None;
+    }
+    let own = Url::parse(client_url).ok();
+    let face = own.as_ref().or(server);
+    let insecure_for_tests = d.flag("cluster.derp_insecure_for_tests").unwrap_or(false);
+    let tls = tls(d, "cluster.derp_tls_cert_path", "cluster.derp_tls_key_path", folder)
+        .or_else(|| tls(d, "tls_cert_path", "tls_key_path", folder));
+    if listen.is_some() && tls.is_none() && !insecure_for_tests {
+        d.wrong(
+            "cluster.derp_listen_addr",
+            "clients verify the relay's certificate: give cluster.derp_tls_cert_path and cluster.derp_tls_key_path \
+             (or tls_cert_path and tls_key_path), or in a laboratory cluster.derp_insecure_for_tests: true",
+        );
+    }
+    if listen.is_none() && !client_tls && face.is_some_and(|url| url.scheme() == "http") && !insecure_for_tests {
+        d.wrong(
+            "derp.server.enabled",
+            "clients reach relays over TLS only, and server_url is http; use https, or set cluster.derp_listen_addr",
+        );
+    }
+    let bound = listen.unwrap_or(client_listen);
+    let host = d
+        .text("cluster.derp_host_name")
+        .or_else(|| face.and_then(|url| url.host_str().map(ToOwned::to_owned)))
+        .unwrap_or_else(|| bound.ip().to_string());
+    let literal = host.trim_matches(['[', ']']).parse::<IpAddr>().ok();
+    // With an address for a name there is nothing to ask DNS for.
+    let (ipv4, ipv6) = match literal {
+        Some(IpAddr::V4(v4)) => (v4.to_string(), "none".to_owned()),
+        Some(IpAddr::V6(v6)) => ("none".to_owned(), v6.to_string()),
+        None => (String::new(), String::new()),
+    };
+    let stun_listen = listen_optional(d, "derp.server.stun_listen_addr");
+    let port = match d.parsed("cluster.derp_port", "443") {
+        Some(port) => Some(port),
+        None if listen.is_some() => None,
+        None => face.and_then(Url::port_or_known_default),
+    };
+    Some(Relay {
+        listen,
+        stun_listen,
+        tls,
+        key_path: path(d, "derp.server.private_key_path", folder).unwrap_or_else(|| data_dir.join("derp.key")),
+        verify_clients: d.flag("derp.server.verify_clients").unwrap_or(true),
+        advertise: d.flag("derp.server.automatically_add_embedded_derp_region").unwrap_or(true),
+        region_code: d.text("derp.server.region_code").unwrap_or_default(),
+        region_name: d.text("derp.server.region_name").unwrap_or_default(),
+        host_name: host,
+        ipv4: d.text("derp.server.ipv4").unwrap_or(ipv4),
+        ipv6: d.text("derp.server.ipv6").unwrap_or(ipv6),
+        port,
+        stun_port: d.parsed("cluster.derp_stun_port", "3478"),
+        insecure_for_tests,
+    })
+}
+
+/// `derp.paths`: maps in Headscale's spelling; a later file wins, a `null` region takes an earlier one away.
+fn derp_regions(d: &mut Document, read: &dyn Fn(&Path) -> Option<String>) -> Vec<state_machine::DerpRegion> {
+    let mut regions = BTreeMap::new();
+    for path in d.list("derp.paths") {
+        let parsed = read(Path::new(&path))
+            .ok_or_else(|| format!("cannot read {path}"))
+            .and_then(|text| values::derp_map(&text).map_err(|why| format!("{path}: {why}")));
+        match parsed {
+            Ok(map) => {
+                for (id, region) in map {
+                    match region {
+                        Some(region) => regions.insert(id, region),
+                        None => regions.remove(&id),
+                    };
+                }
+            }
+            Err(why) => d.wrong("derp.paths", &why),
+        }
+    }
+    regions.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        from_text(text, "c.yaml", Path::new("/etc/hsraft"), &BTreeMap::new(), &|_| None)
+    }
+
+    fn problems(text: &str) -> String {
+        read(text).err().expect("refused").to_string()
+    }
+
+    const GOOD: &str = "\
+server_url: https://hs.example.com
+listen_addr: :8443
+metrics_listen_addr: 127.0.0.1:9090
+tls_cert_path: cert.pem
+tls_key_path: key.pem
+prefixes:
+  v4: 100.64.10.0/12
+  v6: fd7a:115c:a1e0::/48
+dns:
+  base_domain: ts.example.net.
+  nameservers:
+    global: [1.1.1.1, nonsense]
+    split:
+      corp.example.com: [10.0.0.53]
+node:
+  expiry: 180d
+derp:
+  server:
+    enabled: true
+    stun_listen_addr: 0.0.0.0:3478
+cluster:
+  name: hs2
+  data_dir: data
+  peer_listen_addr: 10.0.0.2:50444
+  timing: wan
+";
+
+    #[test]
+    fn a_good_file_is_read() {
+        let config = read(GOOD).unwrap();
+        let options = config.options;
+        assert_eq!(options.name, "hs2");
+        assert_eq!(options.data_dir, Path::new("/etc/hsraft/data"));
+        assert_eq!(options.client_listen.to_string(), "0.0.0.0:8443");
+        assert_eq!(options.peer_advertise, "10.0.0.2:50444");
+        assert_eq!(options.client_tls.as_ref().unwrap().cert, Path::new("/etc/hsraft/cert.pem"));
+        assert_eq!(options.unix_socket.as_deref(), Some(Path::new("/etc/hsraft/data/hsraft.sock")));
+        let settings = options.settings;
+        assert_eq!(settings.prefix_v4.unwrap().to_string(), "100.64.0.0/12");
+        assert_eq!(settings.base_domain, "ts.example.net");
+        assert_eq!(settings.nameservers, ["1.1.1.1"]);
+        assert!(settings.override_local_dns);
+        assert_eq!(settings.split_dns["corp.example.com"], ["10.0.0.53"]);
+        assert_eq!(settings.node_expiry_secs, 180 * 86_400);
+        let relay = options.relay.unwrap();
+        assert_eq!((relay.host_name.as_str(), relay.port), ("hs.example.com", Some(443)));
+        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+        assert_eq!(config.warnings[0].line, Some(12));
+    }
+
+    #[test]
+    fn contradictions_stop_with_line_and_fix() {
+        let cases = [
+            ("server_url: ftp://x\n", "c.yaml:1: server_url: \"ftp://x\" must start with https://"),
+            ("listen_addr: 8080\n", "c.yaml:1: listen_addr: \"8080\" is not an address with a port"),
+            ("tls_cert_path: x\n", "c.yaml:1: tls_cert_path: stands alone; give tls_key_path as well"),
+            ("prefixes:\n  v4: 10.0.0.0/8\n", "c.yaml:2: prefixes.v4: 10.0.0.0/8 is outside 100.64.0.0/10"),
+            ("dns:\n  override_local_dns: true\n", "c.yaml:2: dns.override_local_dns: clients would have no resolver"),
+            ("server_url: http://a.b.c\ndns:\n  base_domain: b.c\n", "c.yaml:3: dns.base_domain: contains the host"),
+            ("cluster:\n  timing: fast\n", "c.yaml:2: cluster.timing: \"fast\" is none of"),
+            ("cluster:\n  peer_listen_addr: 0.0.0.0:1\n", "c.yaml:2: cluster.peer_listen_addr: listens everywhere"),
+            (
+                "node:\n  ephemeral:\n    inactivity_timeout: 60s\n",
+                "c.yaml:3: node.ephemeral.inactivity_timeout: must be longer",
+            ),
+            ("ip_prefixes: [x]\n", "c.yaml:1: ip_prefixes is gone; write prefixes.v4 and prefixes.v6"),
+            ("policy:\n  path: p.json\n", "c.yaml:2: policy.path: cannot read p.json"),
+            ("", "c.yaml: server_url: missing"),
+        ];
+        for (text, expected) in cases {
+            let told = problems(text);
+            assert!(told.contains(expected), "{text:?} told:\n{told}");
+        }
+    }
+
+    #[test]
+    fn a_laboratory_relay_needs_no_names() {
+        let text = "server_url: http://127.0.0.1:8080\ndns: {magic_dns: false}\ncluster:\n  derp_listen_addr: 127.0.0.1:0\n  derp_insecure_for_tests: true\n";
+        let relay = read(text).unwrap().options.relay.unwrap();
+        assert_eq!(
+            (relay.host_name.as_str(), relay.ipv4.as_str(), relay.ipv6.as_str()),
+            ("127.0.0.1", "127.0.0.1", "none")
+        );
+        assert_eq!(relay.port, None);
+    }
+}

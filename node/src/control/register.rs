@@ -1,0 +1,280 @@
+//! `POST /machine/register`: coming, going, and waiting for a person.
+//!
+//! [`plan`] decides from the request and a state what to do, and is a function of its arguments. What needs nothing
+//! written is answered from the state: clients repeat their registration with every start.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
+use sha2::{Digest, Sha256};
+use state_machine::{Command, LoginId, LoginResult, Node, NodeId, Outcome, Refusal, Registration, State, Timestamp};
+use tailcfg::{Login, MachineKey, RegisterRequest, RegisterResponse, Time, User, from_client_json};
+
+use super::{
+    CAPABILITY_VERSION_MIN, Control, Peer,
+    body::{Answer, json, text},
+    reports::hostinfo_from_wire,
+    too_old,
+};
+
+const LOGIN_ID_LENGTH: usize = 24;
+const KEY_TAG: &str = "hskey-auth-";
+const KEY_PREFIX_LENGTH: usize = 12;
+
+/// What to do about a request.
+#[derive(Debug, PartialEq, Eq)]
+enum Plan {
+    /// The node is in already; nothing is written.
+    Known(NodeId),
+    /// The client must make a new node key.
+    Expired,
+    /// Another machine's node key.
+    Stranger,
+    /// Ask the cluster.
+    Propose(Command),
+    /// A person must act; the text is the URL the client was given.
+    Wait(LoginId),
+    /// A person must act, and knows nothing of it yet.
+    Begin,
+    /// Not even a key.
+    BadKey,
+}
+
+/// Answers a registration.
+pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incoming>) -> Answer {
+    let body = match control.read_body(request).await {
+        Ok(body) => body,
+        Err(answer) => return answer,
+    };
+    let request: RegisterRequest = match from_client_json(&body) {
+        Ok(request) => request,
+        Err(error) => return text(StatusCode::BAD_REQUEST, format!("malformed registration: {error}")),
+    };
+    // Go sets the field after it has signed; what the handshake said counts where it is missing.
+    let version = if request.version == 0 { peer.version } else { request.version };
+    if version < CAPABILITY_VERSION_MIN {
+        return too_old(version);
+    }
+    if request.node_key.is_zero() {
+        return text(StatusCode::BAD_REQUEST, "a registration needs a NodeKey");
+    }
+    let followed = followed_login(&request.followup);
+    let state = control
+        .state_with(|state| {
+            state.node_by_key(&request.node_key).is_some()
+                || followed.as_ref().is_some_and(|id| state.login(id).is_some())
+        })
+        .await;
+    match plan(&state, control.now(), peer.machine_key, &request, followed) {
+        Plan::Known(node) => registered(&state, node),
+        Plan::Expired => json(&key_expired()),
+        Plan::Stranger => text(StatusCode::UNAUTHORIZED, "node exists with a different machine key"),
+        Plan::BadKey => refused(&Refusal::KeyUnknown),
+        Plan::Propose(Command::RegisterWithKey { prefix, secret_sha256, .. }) => {
+            let client = registration(control, &peer, &request, version);
+            propose(control, Command::RegisterWithKey { client, prefix, secret_sha256 }).await
+        }
+        Plan::Propose(command) => propose(control, command).await,
+        Plan::Begin => begin(control, &peer, &request, version).await,
+        Plan::Wait(login) => wait(control, &peer, &request, version, login).await,
+    }
+}
+
+/// The order matters: a logout comes before its own auth key is looked at (Go sends both).
+fn plan(
+    state: &State,
+    now: Timestamp,
+    machine_key: MachineKey,
+    request: &RegisterRequest,
+    followed: Option<LoginId>,
+) -> Plan {
+    let node_key = request.node_key;
+    let wish = request.expiry.map(timestamp);
+    if wish.is_some_and(|wish| wish <= now) {
+        return match state.node_by_key(&node_key) {
+            Some(node) if node.machine_key != machine_key => Plan::Stranger,
+            Some(_) => Plan::Propose(Command::Logout { machine_key, node_key }),
+            None => Plan::Expired,
+        };
+    }
+    let known = state.node_by_key(&node_key);
+    if let Some(node) = known
+        && node.machine_key != machine_key
+    {
+        return Plan::Stranger;
+    }
+    if let Some(login) = followed {
+        return Plan::Wait(login);
+    }
+    let is_in = known.filter(|node| !state.is_expired(node.id) && !node.is_expired(now));
+    if let (Some(node), Some(expiry)) = (is_in, wish) {
+        // A client may only bring the end nearer; a later wish changes nothing.
+        return match node.expiry.is_none_or(|known| expiry < known) {
+            true => Plan::Propose(Command::ExpireSooner { machine_key, node_key, expiry }),
+            false => Plan::Known(node.id),
+        };
+    }
+    match (request.auth_key(), known) {
+        (Some(text), _) => match split_key(text) {
+            Some((prefix, secret_sha256)) => match is_in {
+                Some(node) if came_by_key(state, node, &prefix) => Plan::Known(node.id),
+                _ => Plan::Propose(Command::RegisterWithKey { client: Registration::default(), prefix, secret_sha256 }),
+            },
+            // Containers keep presenting whatever they were started with.
+            None => is_in.map_or(Plan::BadKey, |node| Plan::Known(node.id)),
+        },
+        (None, Some(node)) => match is_in {
+            Some(_) => Plan::Known(node.id),
+            None => Plan::Expired,
+        },
+        (None, None) => Plan::Begin,
+    }
+}
+
+/// Whether this very key let the node in; then nothing can change by presenting it again.
+fn came_by_key(state: &State, node: &Node, prefix: &str) -> bool {
+    node.pre_auth_key.is_some() && node.pre_auth_key == state.pre_auth_key_by_prefix(prefix).map(|key| key.id)
+}
+
+/// `hskey-auth-<prefix>-<secret>` as prefix and hash.
+fn split_key(text: &str) -> Option<(String, [u8; 32])> {
+    let (prefix, secret) = text.strip_prefix(KEY_TAG)?.split_at_checked(KEY_PREFIX_LENGTH)?;
+    let secret = secret.strip_prefix('-')?;
+    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (plain(prefix) && plain(secret)).then(|| (prefix.to_owned(), Sha256::digest(secret.as_bytes()).into()))
+}
+
+/// The login a follow-up speaks of: the last part of the URL it was given.
+fn followed_login(followup: &str) -> Option<LoginId> {
+    let last = followup.trim_end_matches('/').rsplit('/').next()?;
+    (!last.is_empty()).then(|| LoginId(last.to_owned()))
+}
+
+fn registration(control: &Control, peer: &Peer, request: &RegisterRequest, version: u16) -> Registration {
+    let hostinfo = request.hostinfo.as_ref();
+    Registration {
+        machine_key: peer.machine_key,
+        node_key: request.node_key,
+        old_node_key: request.old_node_key,
+        nl_key: request.nl_key,
+        hostname: hostinfo.map(|hostinfo| hostinfo.hostname.clone()).unwrap_or_default(),
+        hostinfo: hostinfo.map(hostinfo_from_wire).unwrap_or_default(),
+        capability_version: version,
+        ephemeral: request.ephemeral,
+        expiry: request.expiry.map(timestamp),
+        seed: control.entropy.u64(),
+    }
+}
+
+async fn propose(control: &Arc<Control>, command: Command) -> Answer {
+    let applied = match control.cluster.propose(&control.name, command).await {
+        Ok(applied) => applied,
+        Err(error) => {
+            tracing::warn!(%error, "a registration was not taken");
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the cluster cannot take registrations now; try again");
+        }
+    };
+    let state = control.cluster.latest();
+    match applied.answer {
+        Ok(Outcome::Registered(node) | Outcome::Node(node)) => registered(&state, node),
+        Ok(Outcome::KeyExpired(_) | Outcome::LoggedOut { .. }) => json(&key_expired()),
+        Ok(Outcome::Login(id)) => json(&open_url(&state, &id)),
+        Ok(_) => json(&RegisterResponse { machine_authorized: true, ..RegisterResponse::default() }),
+        Err(refusal) => refused(&refusal),
+    }
+}
+
+async fn begin(control: &Arc<Control>, peer: &Peer, request: &RegisterRequest, version: u16) -> Answer {
+    let client = registration(control, peer, request, version);
+    let id = LoginId(crate::keys::random_text(&control.entropy, LOGIN_ID_LENGTH));
+    propose(control, Command::BeginLogin { client, id }).await
+}
+
+/// Holds the request until the login's row changes, at whichever member that happens.
+async fn wait(control: &Arc<Control>, peer: &Peer, request: &RegisterRequest, version: u16, login: LoginId) -> Answer {
+    let mut states = control.cluster.watch();
+    let patience = tokio::time::sleep(control.limits.followup_hold);
+    let mut patience = std::pin::pin!(patience);
+    loop {
+        let state = states.borrow_and_update().clone();
+        match progress(&state, control.now(), peer.machine_key, &login) {
+            Progress::Waiting => {}
+            Progress::Registered(node) => return registered(&state, node),
+            Progress::Rejected(reason) => {
+                return json(&RegisterResponse { error: reason, ..RegisterResponse::default() });
+            }
+            // Unknown, run out, or somebody else's: start over.
+            Progress::Over => return begin(control, peer, request, version).await,
+        }
+        tokio::select! { biased;
+            () = peer.leaving.cancelled() => {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "this member is leaving; another one will answer");
+            }
+            moved = states.changed() => if moved.is_err() {
+                return text(StatusCode::SERVICE_UNAVAILABLE, "this member has stopped");
+            },
+            // The same URL again: the client backs off and follows up once more.
+            () = patience.as_mut() => return json(&open_url(&state, &login)),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Progress {
+    Waiting,
+    Registered(NodeId),
+    Rejected(String),
+    Over,
+}
+
+fn progress(state: &State, now: Timestamp, machine_key: MachineKey, login: &LoginId) -> Progress {
+    match state.login(login) {
+        Some(row) if row.machine_key == machine_key => match &row.result {
+            LoginResult::Waiting if row.expires_at > now => Progress::Waiting,
+            LoginResult::Waiting => Progress::Over,
+            LoginResult::Registered(node) => match state.node(*node) {
+                Some(node) if node.machine_key == machine_key => Progress::Registered(node.id),
+                _ => Progress::Over,
+            },
+            LoginResult::Rejected(reason) => Progress::Rejected(reason.clone()),
+        },
+        _ => Progress::Over,
+    }
+}
+
+fn registered(state: &State, node: NodeId) -> Answer {
+    let Some(node) = state.node(node) else {
+        return text(StatusCode::SERVICE_UNAVAILABLE, "the node was deleted meanwhile; try again");
+    };
+    let owner = netmap::profile(state, node);
+    json(&RegisterResponse {
+        user: User { id: owner.id, display_name: owner.display_name.clone() },
+        login: Login {
+            id: owner.id,
+            provider: String::new(),
+            login_name: owner.login_name,
+            display_name: owner.display_name,
+        },
+        machine_authorized: true,
+        ..RegisterResponse::default()
+    })
+}
+
+fn key_expired() -> RegisterResponse {
+    RegisterResponse { node_key_expired: true, ..RegisterResponse::default() }
+}
+
+fn open_url(state: &State, login: &LoginId) -> RegisterResponse {
+    let auth_url = format!("{}/register/{login}", state.settings().server_url);
+    RegisterResponse { auth_url, ..RegisterResponse::default() }
+}
+
+/// Clients show the error of a 200; anything else they only log.
+fn refused(refusal: &Refusal) -> Answer {
+    json(&RegisterResponse { error: refusal.to_string(), ..RegisterResponse::default() })
+}
+
+fn timestamp(time: Time) -> Timestamp {
+    Timestamp(u64::try_from(time.as_millis()).unwrap_or(0))
+}

@@ -1,0 +1,408 @@
+//! Ports, TLS, and who gets which path.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::body::Body as AnyBody;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tailcfg::{DerpAdmitClientRequest, DerpAdmitClientResponse, from_client_json};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::ServiceExt;
+use world::{BoxStream, Disk, Listener};
+
+use crate::{
+    control::{
+        Control,
+        body::{Answer, empty, json, text, with_type},
+        key, ts2021,
+    },
+    login,
+    observe::Metrics,
+    options::{Limits, TlsFiles},
+};
+
+/// After an `accept` that failed: no more file descriptors, most likely.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// `/verify` takes this much (`headscale` draws the line there).
+const VERIFY_BYTES_MAX: usize = 4 << 10;
+
+/// What a member's client port leads to.
+pub struct Doors {
+    pub control: Arc<Control>,
+    pub relay: Option<derp::Relay>,
+    /// REST and whatever else people use; asks for keys.
+    pub api: axum::Router,
+    pub tls: Option<Arc<ServerConfig>>,
+    pub gate: Arc<Gate>,
+}
+
+/// When listeners close, and when connections that are still open are cut.
+#[derive(Clone, Default)]
+pub struct Closing {
+    pub stop: CancellationToken,
+    pub cut: CancellationToken,
+}
+
+/// Accepts clients until told to stop.
+pub async fn clients(mut listener: Box<dyn Listener>, doors: Arc<Doors>, closing: Closing) {
+    loop {
+        let accepted = tokio::select! { biased;
+            () = closing.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a client");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        let Some(seat) = Gate::enter(&doors.gate, from.ip()) else { continue };
+        let (doors, cut) = (doors.clone(), closing.cut.clone());
+        let tasks = doors.control.tasks.clone();
+        tasks.spawn(async move {
+            // A connection that has become Noise lives on in a task of its own.
+            cut.run_until_cancelled(client(doors, stream, from, Arc::new(seat))).await;
+        });
+    }
+}
+
+async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Arc<Seat>) {
+    let limits = doors.control.limits;
+    let stream: BoxStream = match &doors.tls {
+        None => stream,
+        Some(config) => {
+            let accept = TlsAcceptor::from(config.clone()).accept(stream);
+            match tokio::time::timeout(limits.handshake, accept).await {
+                Ok(Ok(stream)) => Box::new(stream),
+                Ok(Err(error)) => return tracing::debug!(%from, %error, "no TLS"),
+                Err(_) => return tracing::debug!(%from, "TLS took too long"),
+            }
+        }
+    };
+    let stream = match &doors.relay {
+        None => stream,
+        // The relay speaks before HTTP does, so it looks at the first request itself.
+        Some(relay) => match relay.serve_or_return(stream, from).await {
+            Some(stream) => stream,
+            None => return,
+        },
+    };
+    let service = service_fn(move |request| {
+        let (doors, seat) = (doors.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(route(&doors, request, seat).await) }
+    });
+    if let Err(error) = http(&limits).serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+        tracing::trace!(%from, %error, "connection ended");
+    }
+}
+
+/// HTTP/1.1 with everything bounded.
+fn http(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.handshake)
+        .max_buf_size(limits.head_bytes_max.max(8192));
+    builder
+}
+
+async fn route(doors: &Arc<Doors>, request: Request<Incoming>, seat: Arc<Seat>) -> Response<AnyBody> {
+    let path = request.uri().path().to_owned();
+    let answer = match (request.method(), path.as_str()) {
+        (&Method::GET, "/key") => key::answer(request.uri().query(), doors.control.public_key()),
+        (_, "/ts2021") => ts2021::upgrade(&doors.control, request, seat),
+        (&Method::POST, "/verify") => verify(&doors.control, request).await,
+        (&Method::GET, "/robots.txt") => text(StatusCode::OK, "User-agent: *\nDisallow: /\n"),
+        (&Method::GET | &Method::HEAD, "/generate_204") => generate_204(&request),
+        // A relay answers these itself; clients ask even where there is none.
+        (&Method::GET | &Method::HEAD, "/derp/probe" | "/derp/latency-check") => with_origin(empty(StatusCode::OK)),
+        (&Method::GET, "/bootstrap-dns") => json(&BTreeMap::<String, Vec<IpAddr>>::new()),
+        (&Method::GET, path) if path.starts_with("/register/") => {
+            login::page(&doors.control.cluster.latest(), &path["/register/".len()..])
+        }
+        _ => return guarded(api(doors, request).await),
+    };
+    guarded(answer.map(AnyBody::new))
+}
+
+async fn api(doors: &Doors, request: Request<Incoming>) -> Response<AnyBody> {
+    match doors.api.clone().oneshot(request.map(AnyBody::new)).await {
+        Ok(answer) => answer,
+        Err(impossible) => match impossible {},
+    }
+}
+
+/// What `headscale` puts on every answer.
+fn guarded(mut answer: Response<AnyBody>) -> Response<AnyBody> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return answer;
+    }
+    let guards = [
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CONTENT_SECURITY_POLICY, "frame-ancestors 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    for (name, value) in guards {
+        answer.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    answer
+}
+
+/// May this key use a relay? Asked by relays that are not ours.
+async fn verify(control: &Control, request: Request<Incoming>) -> Answer {
+    use http_body_util::{BodyExt, LengthLimitError, Limited};
+    let body = Limited::new(request.into_body(), VERIFY_BYTES_MAX).collect();
+    let body = match tokio::time::timeout(control.limits.handshake, body).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "the question is too long");
+        }
+        _ => return text(StatusCode::BAD_REQUEST, "the question broke off"),
+    };
+    match from_client_json::<DerpAdmitClientRequest>(&body) {
+        Ok(asked) => {
+            let allow = control.cluster.latest().node_by_key(&asked.node_public).is_some();
+            json(&DerpAdmitClientResponse { allow })
+        }
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("malformed question: {error}")),
+    }
+}
+
+/// For clients that look for captive portals: they send a word and want it back.
+fn generate_204(request: &Request<Incoming>) -> Answer {
+    let mut answer = empty(StatusCode::NO_CONTENT);
+    let challenge = request.headers().get("x-tailscale-challenge").and_then(|value| value.to_str().ok());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:_-".contains(&byte);
+    if let Some(challenge) = challenge.filter(|text| text.len() <= 64 && text.bytes().all(plain))
+        && let Ok(value) = HeaderValue::from_str(&format!("response {challenge}"))
+    {
+        answer.headers_mut().insert(HeaderName::from_static("x-tailscale-response"), value);
+    }
+    let never = HeaderValue::from_static("no-cache, no-store, must-revalidate, no-transform, max-age=0");
+    answer.headers_mut().insert(header::CACHE_CONTROL, never);
+    answer
+}
+
+fn with_origin(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    answer
+}
+
+/// Serves a router to whoever may open the unix socket.
+pub async fn local(
+    mut listener: Box<dyn Listener>,
+    api: axum::Router,
+    limits: Limits,
+    tasks: TaskTracker,
+    closing: Closing,
+) {
+    loop {
+        let stream = tokio::select! { biased;
+            () = closing.stop.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept on the unix socket");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            },
+        };
+        let (api, cut) = (api.clone(), closing.cut.clone());
+        tasks.spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| api.clone().oneshot(request.map(AnyBody::new)));
+            cut.run_until_cancelled(http(&limits).serve_connection(TokioIo::new(stream), service)).await;
+        });
+    }
+}
+
+/// What the metrics port tells.
+pub trait Wellness: Send + Sync {
+    /// All metrics as text.
+    fn metrics(&self) -> String;
+    /// `Err` says what is missing for serving clients fully.
+    fn ready(&self) -> Result<(), String>;
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz`.
+pub async fn metrics(
+    mut listener: Box<dyn Listener>,
+    wellness: Arc<dyn Wellness>,
+    limits: Limits,
+    tasks: TaskTracker,
+    closing: Closing,
+) {
+    loop {
+        let stream = tokio::select! { biased;
+            () = closing.stop.cancelled() => return,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept on the metrics port");
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
+                }
+            },
+        };
+        let (wellness, cut) = (wellness.clone(), closing.cut.clone());
+        tasks.spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                let answer = match request.uri().path() {
+                    "/metrics" => with_type(StatusCode::OK, "text/plain; version=0.0.4", wellness.metrics().into()),
+                    "/livez" => text(StatusCode::OK, "ok\n"),
+                    "/readyz" => match wellness.ready() {
+                        Ok(()) => text(StatusCode::OK, "ok\n"),
+                        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+                    },
+                    _ => text(StatusCode::NOT_FOUND, "paths: /metrics /livez /readyz\n"),
+                };
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            cut.run_until_cancelled(http(&limits).serve_connection(TokioIo::new(stream), service)).await;
+        });
+    }
+}
+
+/// TLS with files of ours. Only HTTP/1.1 is offered: clients leave it for Noise, which HTTP/2 would not let them.
+pub fn tls_config(files: &TlsFiles, disk: &dyn Disk) -> io::Result<Arc<ServerConfig>> {
+    let (chain, key) = tls_files(files, disk)?;
+    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
+        .collect::<Result<_, _>>()
+        .map_err(|error| invalid(format!("{}: {error}", files.cert.display())))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(&key).map_err(|error| invalid(format!("{}: {error}", files.key.display())))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| invalid(error.to_string()))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| invalid(format!("{} and {}: {error}", files.cert.display(), files.key.display())))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Chain and key as they lie on disk.
+pub fn tls_files(files: &TlsFiles, disk: &dyn Disk) -> io::Result<(Vec<u8>, zeroize::Zeroizing<Vec<u8>>)> {
+    let read = |path: &std::path::Path| {
+        disk.read(path)?
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display())))
+    };
+    Ok((read(&files.cert)?, zeroize::Zeroizing::new(read(&files.key)?)))
+}
+
+/// Counts connections.
+pub struct Gate {
+    limits: Limits,
+    metrics: Metrics,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    /// Connections that have not proved a machine key, by address.
+    strangers: BTreeMap<IpAddr, usize>,
+}
+
+impl Gate {
+    /// Nobody is here yet.
+    pub fn new(limits: Limits, metrics: Metrics) -> Arc<Gate> {
+        Arc::new(Gate { limits, metrics, counts: Mutex::default() })
+    }
+
+    /// A seat for a connection; `None` when there is none left, in all or for this address.
+    fn enter(gate: &Arc<Gate>, from: IpAddr) -> Option<Seat> {
+        gate.metrics.connections.inc();
+        let mut counts = gate.counts.lock().expect("nothing panics under this lock");
+        let strangers = counts.strangers.get(&from).copied().unwrap_or(0);
+        let full = match () {
+            () if counts.all >= gate.limits.connections_max => Some("all"),
+            () if strangers >= gate.limits.strangers_per_address_max => Some("address"),
+            () => None,
+        };
+        if let Some(reason) = full {
+            gate.metrics.connections_refused.with_label_values(&[reason]).inc();
+            return None;
+        }
+        counts.all += 1;
+        counts.strangers.insert(from, strangers + 1);
+        gate.metrics.connections_open.inc();
+        Some(Seat { gate: gate.clone(), stranger: Mutex::new(Some(from)) })
+    }
+}
+
+/// One connection's place; given back when dropped.
+pub struct Seat {
+    gate: Arc<Gate>,
+    stranger: Mutex<Option<IpAddr>>,
+}
+
+impl Seat {
+    /// The client has proved its machine key: its address no longer counts it.
+    pub fn proved(&self) {
+        let from = self.stranger.lock().expect("nothing panics under this lock").take();
+        if let Some(from) = from {
+            self.gate.counts.lock().expect("nothing panics under this lock").forget(from);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.proved();
+        self.gate.counts.lock().expect("nothing panics under this lock").all -= 1;
+        self.gate.metrics.connections_open.dec();
+    }
+}
+
+impl Counts {
+    fn forget(&mut self, from: IpAddr) {
+        if let Some(count) = self.strangers.get_mut(&from) {
+            *count -= 1;
+            if *count == 0 {
+                self.strangers.remove(&from);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seats_are_counted_and_given_back() {
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let limits = Limits { connections_max: 3, strangers_per_address_max: 2, ..Limits::default() };
+        let gate = Gate::new(limits, metrics.clone());
+        let (here, there) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let first = Gate::enter(&gate, here).unwrap();
+        let _second = Gate::enter(&gate, here).unwrap();
+        assert!(Gate::enter(&gate, here).is_none(), "two strangers are enough");
+        first.proved();
+        let third = Gate::enter(&gate, here).unwrap();
+        assert!(Gate::enter(&gate, there).is_none(), "three are enough in all");
+        drop(third);
+        drop(first);
+        assert!(Gate::enter(&gate, there).is_some());
+        assert_eq!(metrics.connections_refused.with_label_values(&["address"]).get(), 1);
+        assert_eq!(metrics.connections_refused.with_label_values(&["all"]).get(), 1);
+        assert_eq!(metrics.connections_open.get(), 1);
+    }
+}

@@ -1,0 +1,132 @@
+//! Logs and metrics of a member, and whether it is well.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// Starts writing the log to standard error. `filter` is a level or a filter as `RUST_LOG` takes it; a second call does
+/// nothing.
+pub fn start_logging(filter: &str, json: bool) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let registry = tracing_subscriber::registry().with(filter);
+    let writer = std::io::stderr;
+    let started = if json {
+        registry.with(tracing_subscriber::fmt::layer().json().with_writer(writer)).try_init()
+    } else {
+        registry.with(tracing_subscriber::fmt::layer().with_writer(writer)).try_init()
+    };
+    if started.is_err() {
+        tracing::debug!("logging was started already");
+    }
+}
+
+/// What the client side of a member counts. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Connections that were accepted on the client port.
+    pub connections: IntCounter,
+    /// Open connections on the client port.
+    pub connections_open: IntGauge,
+    /// Connections refused by a limit, by reason.
+    pub connections_refused: IntCounterVec,
+    /// Noise handshakes, by how they ended.
+    pub handshakes: IntCounterVec,
+    /// Noise connections that ended by a broken record or a protocol error.
+    pub connections_broken: IntCounter,
+    /// Requests inside Noise, by path and status.
+    pub requests: IntCounterVec,
+    /// Open map streams.
+    pub sessions: IntGauge,
+    /// Map streams that ended, by reason.
+    pub sessions_ended: IntCounterVec,
+    /// Map frames, by type.
+    pub frames: IntCounterVec,
+    /// Bytes of map frames, by type, as they went out.
+    pub frame_bytes: IntCounterVec,
+    /// Seconds it took to draw a full map.
+    pub full_map_seconds: Histogram,
+    /// Seconds it took to redraw the atlas.
+    pub redraw_seconds: Histogram,
+    /// Reports of clients per command.
+    pub report_batch: Histogram,
+    /// Stream changes per command.
+    pub presence_batch: Histogram,
+}
+
+impl Metrics {
+    /// Makes and registers all of them.
+    pub fn new(registry: &Registry) -> Result<Metrics, prometheus::Error> {
+        let counter = |name: &str, help: &str| {
+            let metric = IntCounter::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let gauge = |name: &str, help: &str| {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        let histogram = |name: &str, help: &str, start: f64| {
+            let buckets = prometheus::exponential_buckets(start, 2.0, 14)?;
+            let metric = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok::<_, prometheus::Error>(metric)
+        };
+        Ok(Metrics {
+            connections: counter("hsraft_client_connections_total", "Connections accepted on the client port.")?,
+            connections_open: gauge("hsraft_client_connections_open", "Connections open on the client port.")?,
+            connections_refused: counters(
+                "hsraft_client_connections_refused_total",
+                "Connections closed at once because of a limit.",
+                &["reason"],
+            )?,
+            handshakes: counters("hsraft_noise_handshakes_total", "Noise handshakes by result.", &["result"])?,
+            connections_broken: counter(
+                "hsraft_noise_connections_broken_total",
+                "Noise connections ended by a malformed record or HTTP/2 error.",
+            )?,
+            requests: counters("hsraft_machine_requests_total", "Requests inside Noise.", &["path", "status"])?,
+            sessions: gauge("hsraft_map_sessions_open", "Map streams open at this member.")?,
+            sessions_ended: counters(
+                "headscale_mapresponse_ended_total",
+                "Map streams by how they ended.",
+                &["reason"],
+            )?,
+            frames: counters("headscale_mapresponse_sent_total", "Map frames sent.", &["status", "type"])?,
+            frame_bytes: counters("hsraft_map_frame_bytes_total", "Bytes of map frames sent.", &["type"])?,
+            full_map_seconds: histogram("hsraft_map_full_seconds", "Time to draw a full map.", 0.000_1)?,
+            redraw_seconds: histogram("hsraft_atlas_redraw_seconds", "Time to redraw the atlas.", 0.000_05)?,
+            report_batch: histogram("hsraft_report_batch_size", "Reports of clients in one command.", 1.0)?,
+            presence_batch: histogram("hsraft_presence_batch_size", "Opened and closed streams in one command.", 1.0)?,
+        })
+    }
+}
+
+/// All metrics in Prometheus' text form.
+pub fn render(registry: &Registry) -> String {
+    let mut text = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(&registry.gather(), &mut text) {
+        tracing::warn!(%error, "metrics could not be written");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_names_and_help() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.handshakes.with_label_values(&["malformed"]).inc();
+        let text = render(&registry);
+        assert!(text.contains("hsraft_noise_handshakes_total{result=\"malformed\"} 1"), "{text}");
+        assert!(text.contains("# HELP hsraft_map_sessions_open "), "{text}");
+        assert!(Metrics::new(&registry).is_err(), "registered twice");
+    }
+}

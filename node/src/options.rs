@@ -1,0 +1,189 @@
+//! What one member is told at its start.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use state_machine::Settings;
+
+/// Everything [`Server::start`](crate::Server::start) needs beside a world.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Unique in the cluster: `hs1`.
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub start: Start,
+    /// What all members share. Used when a cluster is founded; later only compared.
+    pub settings: Settings,
+    /// The Noise key of an older installation, to found a cluster its clients trust already.
+    pub noise_private: Option<NoisePrivate>,
+    /// The first policy of a new cluster.
+    pub policy: Option<String>,
+    /// DERP regions that are not ours; set when a cluster is founded.
+    pub derp_regions: Vec<state_machine::DerpRegion>,
+
+    pub client_listen: SocketAddr,
+    pub client_tls: Option<TlsFiles>,
+    /// The URL of this very member, for people; may be empty.
+    pub client_url: String,
+    pub metrics_listen: Option<SocketAddr>,
+    pub unix_socket: Option<PathBuf>,
+    pub unix_socket_mode: u32,
+
+    pub peer_listen: SocketAddr,
+    /// `host:port` other members dial. Port 0: the port that was bound.
+    pub peer_advertise: String,
+    pub timing: raft::Timing,
+    /// Log entries between snapshots.
+    pub snapshot_every: u64,
+
+    pub relay: Option<Relay>,
+    pub limits: Limits,
+    /// Where Raft lives; `None`: the runtime that starts the server.
+    pub raft_runtime: Option<tokio::runtime::Handle>,
+    /// Where the relay lives; `None`: the runtime that starts the server.
+    pub relay_runtime: Option<tokio::runtime::Handle>,
+}
+
+/// How a member with an empty data folder begins. With data it continues what it was.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Founds a cluster of one.
+    Found,
+    /// Joins the members at these addresses.
+    Join { addresses: Vec<String>, token: Token },
+    /// Refuses to start without data.
+    Continue,
+}
+
+/// A join token. Its Debug form keeps the secret.
+#[derive(Clone)]
+pub struct Token(pub String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+/// A Noise private key. Its Debug form keeps the secret.
+#[derive(Clone)]
+pub struct NoisePrivate(pub [u8; 32]);
+
+impl std::fmt::Debug for NoisePrivate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NoisePrivate(…)")
+    }
+}
+
+/// PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The embedded relay.
+#[derive(Clone, Debug)]
+pub struct Relay {
+    /// A TLS listener of its own; `None`: only `/derp` on the client port.
+    pub listen: Option<SocketAddr>,
+    pub stun_listen: Option<SocketAddr>,
+    /// `None` with [`Relay::insecure_for_tests`]: self-signed.
+    pub tls: Option<TlsFiles>,
+    /// Where the relay's own key is kept; made when missing.
+    pub key_path: PathBuf,
+    /// Whether only nodes of the tailnet are admitted.
+    pub verify_clients: bool,
+    /// Whether other members may put the relay into the DERP map.
+    pub advertise: bool,
+    /// Region code and name; empty: the member's name.
+    pub region_code: String,
+    pub region_name: String,
+    /// What clients dial and expect in the certificate.
+    pub host_name: String,
+    /// Literals, empty (ask DNS) or `none`.
+    pub ipv4: String,
+    pub ipv6: String,
+    /// What clients dial; `None`: the port that was bound.
+    pub port: Option<u16>,
+    pub stun_port: Option<i32>,
+    /// Clients shall not verify the certificate: laboratories only.
+    pub insecure_for_tests: bool,
+}
+
+/// How much a stranger may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Open connections in all.
+    pub connections_max: usize,
+    /// Connections of one address that have not proved a machine key yet. A load balancer counts as one address.
+    pub strangers_per_address_max: usize,
+    /// From the first byte of a connection to the end of its handshake.
+    pub handshake: Duration,
+    /// A request's body inside Noise.
+    pub body_bytes_max: usize,
+    /// A request's head.
+    pub head_bytes_max: usize,
+    /// How long a frame may wait for a client that does not read.
+    pub stalled_client: Duration,
+    /// How long a follow-up waits for a person.
+    pub followup_hold: Duration,
+    /// How long drain may take.
+    pub drain: Duration,
+    /// A map stream hears at least this often from us, and up to nine seconds later.
+    pub keep_alive: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            connections_max: 65_536,
+            strangers_per_address_max: 1_024,
+            handshake: Duration::from_secs(10),
+            body_bytes_max: 1 << 20,
+            head_bytes_max: 16 << 10,
+            stalled_client: Duration::from_secs(60),
+            followup_hold: Duration::from_secs(60),
+            drain: Duration::from_secs(8),
+            keep_alive: Duration::from_secs(50),
+        }
+    }
+}
+
+impl Options {
+    /// A member that founds (or continues) a cluster of one in `data_dir`, on free loopback ports, without relay,
+    /// metrics or unix socket. What tests and simulations start from.
+    pub fn new(name: &str, data_dir: impl Into<PathBuf>) -> Options {
+        let anywhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Options {
+            name: name.to_owned(),
+            data_dir: data_dir.into(),
+            start: Start::Found,
+            settings: Settings {
+                server_url: "http://127.0.0.1".to_owned(),
+                base_domain: "example.ts.net".to_owned(),
+                ..Settings::default()
+            },
+            noise_private: None,
+            policy: None,
+            derp_regions: Vec::new(),
+            client_listen: anywhere,
+            client_tls: None,
+            client_url: String::new(),
+            metrics_listen: None,
+            unix_socket: None,
+            unix_socket_mode: 0o600,
+            peer_listen: anywhere,
+            peer_advertise: "127.0.0.1:0".to_owned(),
+            timing: raft::Timing::lan(),
+            snapshot_every: 10_000,
+            relay: None,
+            limits: Limits::default(),
+            raft_runtime: None,
+            relay_runtime: None,
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! One member: build, serve, drain.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use prometheus::Registry;
+use raft::{Cluster, StartAs};
+use state_machine::{Command, MemberId, Settings, Timestamp};
+use thiserror::Error;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use world::World;
+use zeroize::Zeroizing;
+
+use crate::{
+    atlas, chores,
+    control::{Control, Parts, noise, reports::Reports},
+    keys, listen,
+    listen::{Closing, Doors, Gate, Wellness},
+    observe::{self, Metrics},
+    options::{Limits, NoisePrivate, Options, Start},
+    presence::Presence,
+    relay,
+};
+
+/// A joiner's state arrives with a snapshot or the log; the Noise key is in it.
+const STATE_PATIENCE: Duration = Duration::from_secs(60);
+/// A leader that leaves hands over first: writes pause for a moment and not for an election.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// For telling the cluster which streams have ended.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// A member could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Raft(#[from] raft::StartError),
+    #[error("cannot listen on {address} for {what}")]
+    Listen { what: &'static str, address: String, source: io::Error },
+    #[error("the relay cannot start")]
+    Relay(#[source] io::Error),
+    #[error("the certificate cannot be used")]
+    Certificate(#[source] io::Error),
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the cluster has no Noise key; is the state complete? see: hsraft status")]
+    NoNoiseKey,
+}
+
+impl StartError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            StartError::Raft(error) => error.exit_code(),
+            StartError::Listen { .. } | StartError::Relay(_) | StartError::Certificate(_) => 16,
+            StartError::Metrics(_) => 70,
+            StartError::NoNoiseKey => 20,
+        }
+    }
+}
+
+/// A running member.
+pub struct Server {
+    cluster: Cluster,
+    control: Arc<Control>,
+    relay: Option<derp::Relay>,
+    registry: Registry,
+    limits: Limits,
+    name: String,
+    tasks: TaskTracker,
+    closing: Closing,
+    client_addr: SocketAddr,
+    relay_addr: Option<SocketAddr>,
+    metrics_addr: Option<SocketAddr>,
+}
+
+impl Server {
+    /// Builds a member, and returns when it serves. The only entrance, for production and simulation alike.
+    pub async fn start(options: Options, world: World) -> Result<Server, StartError> {
+        let limits = options.limits;
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry)?;
+        let own_tls = match &options.client_tls {
+            Some(files) => Some(listen::tls_config(files, &*world.disk).map_err(StartError::Certificate)?),
+            None => None,
+        };
+        let client_port = options.client_listen.port();
+        let prepared = match &options.relay {
+            Some(relay) => {
+                let runtime = options.relay_runtime.clone();
+                let prepared = relay::prepare(relay, &options.name, client_port, runtime, &world).await;
+                Some(prepared.map_err(StartError::Relay)?)
+            }
+            None => None,
+        };
+
+        let facts = prepared.as_ref().and_then(relay::Prepared::facts);
+        let cluster = Cluster::start(raft_options(&options, facts, &world), &world).await?;
+        let noise_private = noise_key(&cluster).await?;
+        cluster.metrics().register(&registry)?;
+        tell_drift(&cluster, &options.settings);
+
+        let (tasks, closing) = (TaskTracker::new(), Closing::default());
+        let until_cut = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let cut = closing.cut.clone();
+            tasks.spawn(async move {
+                cut.run_until_cancelled(task).await;
+            });
+        };
+        let (atlas, redraw) = atlas::start(cluster.clone(), metrics.clone());
+        until_cut(Box::pin(redraw));
+        let (presence, tell) = Presence::start(cluster.clone(), options.name.clone(), metrics.clone());
+        until_cut(Box::pin(tell));
+        let (reports, batch) = Reports::start(cluster.clone(), options.name.clone(), metrics.clone());
+        until_cut(Box::pin(batch));
+        chores::start(&cluster, &world.clock, &options.name, &tasks, &closing.cut);
+        first_wishes(&cluster, &options, &tasks, &closing.cut);
+
+        let control = Arc::new(Control::new(Parts {
+            cluster: cluster.clone(),
+            atlas,
+            presence,
+            reports,
+            clock: world.clock.clone(),
+            entropy: world.entropy.clone(),
+            limits,
+            metrics: metrics.clone(),
+            name: options.name.clone(),
+            noise_private,
+        }));
+        let relay_addr = prepared.as_ref().and_then(relay::Prepared::local_addr);
+        let relay = prepared.map(|prepared| prepared.start(cluster.clone(), &world, &tasks, &closing.stop));
+        if let Some(relay) = &relay {
+            relay.metrics().register(&registry)?;
+        }
+        let tls = match (&relay, own_tls) {
+            // On a shared port the relay's side of TLS spares its clients a round trip.
+            (Some(relay), Some(_)) if relay_addr.is_none() => Some(relay.tls_config()),
+            (_, own_tls) => own_tls,
+        };
+
+        // Who listens must be able to serve, so the client port opens last.
+        let doors = Arc::new(Doors {
+            control: control.clone(),
+            relay: relay.clone(),
+            api: api(&cluster, &world, false),
+            tls,
+            gate: Gate::new(limits, metrics),
+        });
+        let metrics_addr = match options.metrics_listen {
+            Some(addr) => {
+                let listener = world.net.listen(addr).await.map_err(listening("metrics", addr))?;
+                let bound = listener.local_addr().map_err(listening("metrics", addr))?;
+                let wellness = Arc::new(Wellbeing {
+                    cluster: cluster.clone(),
+                    registry: registry.clone(),
+                    leaving: control.drain.clone(),
+                });
+                tasks.spawn(listen::metrics(listener, wellness, limits, tasks.clone(), closing.clone()));
+                Some(bound)
+            }
+            None => None,
+        };
+        if let Some(path) = &options.unix_socket {
+            let opened = world.net.listen_unix(path, options.unix_socket_mode).await;
+            let listener = opened.map_err(listening("the local command line", path.display()))?;
+            let api = api(&cluster, &world, true);
+            tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
+        }
+        let addr = options.client_listen;
+        let listener = world.net.listen(addr).await.map_err(listening("clients", addr))?;
+        let client_addr = listener.local_addr().map_err(listening("clients", addr))?;
+        tasks.spawn(listen::clients(listener, doors, closing.clone()));
+
+        tracing::info!(member = %cluster.me(), name = options.name, %client_addr, "serving");
+        Ok(Server {
+            cluster,
+            control,
+            relay,
+            registry,
+            limits,
+            name: options.name,
+            tasks,
+            closing,
+            client_addr,
+            relay_addr,
+            metrics_addr,
+        })
+    }
+
+    /// Leaves: listeners close, the leader hands over, clients are sent away spread over some seconds, and the rest is
+    /// cut. Within ten seconds by default.
+    pub async fn drain(self) {
+        tracing::info!("draining");
+        self.closing.stop.cancel();
+        if self.cluster.is_leader() && self.cluster.status().voters.len() > 1 {
+            match tokio::time::timeout(HAND_OVER, self.cluster.transfer_leader(None)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::info!(%error, "leadership was not handed over"),
+                Err(_) => tracing::info!("leadership was not handed over in time"),
+            }
+        }
+        self.control.drain.cancel();
+        self.control.tasks.close();
+        let clients_leave = tokio::time::timeout(self.limits.drain, self.control.tasks.wait());
+        match &self.relay {
+            Some(relay) => {
+                let _ = tokio::join!(clients_leave, relay.drain(self.limits.drain / 2));
+            }
+            None => {
+                let _ = clients_leave.await;
+            }
+        }
+        if tokio::time::timeout(SETTLE, self.control.presence.settled()).await.is_err() {
+            tracing::debug!("the cluster was not told of all streams that ended");
+        }
+        self.closing.cut.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(SETTLE, self.tasks.wait()).await.is_err() {
+            tracing::debug!("some tasks did not end in time");
+        }
+        self.cluster.shutdown().await;
+        tracing::info!("drained");
+    }
+
+    /// Resolves when this member cannot go on; the process must exit with code 70.
+    pub async fn fatal(&self) -> String {
+        self.cluster.fatal().await
+    }
+
+    /// The log.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Where clients reach this member.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.client_addr
+    }
+
+    /// Where the relay listens by itself.
+    pub fn relay_addr(&self) -> Option<SocketAddr> {
+        self.relay_addr
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
+    }
+
+    /// The embedded relay.
+    pub fn relay(&self) -> Option<&derp::Relay> {
+        self.relay.as_ref()
+    }
+
+    /// All metrics of this member.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The key clients expect.
+    pub fn noise_key(&self) -> tailcfg::MachineKey {
+        self.control.public_key()
+    }
+
+    /// Takes a file's settings and policy over into the cluster, where they differ. For SIGHUP: somebody asked.
+    pub async fn apply_shared(&self, settings: Settings, policy: Option<String>) -> Result<(), raft::ProposeError> {
+        let state = self.cluster.latest();
+        let keys = chores::differing_keys(state.settings(), &settings);
+        if !keys.is_empty() {
+            let applied = self.cluster.propose(&self.name, Command::ApplySettings { settings }).await?;
+            tell("settings", &keys.join(", "), &applied.answer);
+        }
+        if let Some(text) = policy
+            && state.policy().is_none_or(|known| *known.text != *text)
+        {
+            let command = Command::SetPolicy { text: text.into(), author: format!("file of {}", self.name) };
+            let applied = self.cluster.propose(&self.name, command).await?;
+            tell("policy", "the file", &applied.answer);
+        }
+        Ok(())
+    }
+}
+
+fn tell(what: &str, from: &str, answer: &state_machine::Answer) {
+    match answer {
+        Ok(_) => tracing::info!(what, from, "taken over into the cluster"),
+        Err(refusal) => tracing::error!(what, from, %refusal, "refused"),
+    }
+}
+
+fn listening<A: ToString>(what: &'static str, address: A) -> impl FnOnce(io::Error) -> StartError {
+    let address = address.to_string();
+    move |source| StartError::Listen { what, address, source }
+}
+
+fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, world: &World) -> raft::Options {
+    let start = match &options.start {
+        Start::Found => {
+            let noise = match &options.noise_private {
+                Some(NoisePrivate(key)) => Zeroizing::new(*key),
+                None => Zeroizing::new(world.entropy.bytes()),
+            };
+            let secrets = vec![(keys::NOISE.to_owned(), noise.to_vec())];
+            StartAs::FoundIfEmpty { settings: options.settings.clone(), secrets }
+        }
+        Start::Join { addresses, token } => StartAs::Join { address: addresses.clone(), token: token.0.clone() },
+        Start::Continue => StartAs::Continue,
+    };
+    raft::Options {
+        data_dir: options.data_dir.clone(),
+        name: options.name.clone(),
+        peer_listen: options.peer_listen,
+        peer_advertise: options.peer_advertise.clone(),
+        timing: options.timing,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        client_url: options.client_url.clone(),
+        relay,
+        start,
+        snapshot_every: options.snapshot_every,
+        runtime: options.raft_runtime.clone(),
+    }
+}
+
+/// The cluster's Noise key, as soon as this member's state holds it.
+async fn noise_key(cluster: &Cluster) -> Result<Zeroizing<[u8; 32]>, StartError> {
+    let mut states = cluster.watch();
+    let wait = async {
+        loop {
+            states.borrow_and_update();
+            if let Some(key) = cluster.secret(keys::NOISE) {
+                let mut private = Zeroizing::new([0; 32]);
+                if key.len() != private.len() {
+                    return Err(StartError::NoNoiseKey);
+                }
+                private.copy_from_slice(&key);
+                return Ok(private);
+            }
+            states.changed().await.map_err(|_| StartError::NoNoiseKey)?;
+        }
+    };
+    let private = tokio::time::timeout(STATE_PATIENCE, wait).await.unwrap_or(Err(StartError::NoNoiseKey))?;
+    tracing::info!(key = %noise::public_key(&private), "Noise key of the cluster");
+    Ok(private)
+}
+
+fn tell_drift(cluster: &Cluster, file: &Settings) {
+    let state = cluster.latest();
+    if state.is_founded() {
+        for difference in chores::differences(state.settings(), file) {
+            tracing::warn!(
+                difference,
+                "the configuration file differs from what the cluster was told; send SIGHUP to take the file over"
+            );
+        }
+    }
+}
+
+/// What a founder's file says beyond settings: said once, while the cluster has none of it.
+fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop: &CancellationToken) {
+    let founder = matches!(options.start, Start::Found) && cluster.me() == MemberId(1);
+    let state = cluster.latest();
+    let mut wishes = Vec::new();
+    if let Some(text) = &options.policy {
+        if state.policy().is_none() && founder {
+            let author = format!("file of {}", options.name);
+            wishes.push(Command::SetPolicy { text: text.as_str().into(), author });
+        } else if state.policy().is_none_or(|known| *known.text != **text) {
+            tracing::warn!(
+                "the policy file differs from the cluster's policy; send SIGHUP to take the file over, \
+                 or use: hsraft policy set --file"
+            );
+        }
+    }
+    if founder && state.derp_regions().is_empty() && !options.derp_regions.is_empty() {
+        wishes.push(Command::SetDerpRegions { regions: options.derp_regions.clone() });
+    }
+    let (cluster, by, stop) = (cluster.clone(), options.name.clone(), stop.clone());
+    tasks.spawn(async move {
+        for wish in wishes {
+            let proposed = stop.run_until_cancelled(cluster.propose(&by, wish)).await;
+            match proposed {
+                Some(Ok(applied)) => tell("first wish", "the configuration file", &applied.answer),
+                Some(Err(error)) => tracing::error!(%error, "the founder's file was not taken over; send SIGHUP"),
+                None => return,
+            }
+        }
+    });
+}
+
+fn api(cluster: &Cluster, world: &World, trusted: bool) -> axum::Router {
+    let (entropy, clock) = (world.entropy.clone(), world.clock.clone());
+    let options = admin::RouterOptions {
+        random: Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes)),
+        now: Arc::new(move || Timestamp(clock.now_ms())),
+        trusted,
+    };
+    admin::router(cluster.clone(), options)
+}
+
+struct Wellbeing {
+    cluster: Cluster,
+    registry: Registry,
+    leaving: CancellationToken,
+}
+
+impl Wellness for Wellbeing {
+    fn metrics(&self) -> String {
+        observe::render(&self.registry)
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.leaving.is_cancelled() {
+            return Err("this member is leaving".to_owned());
+        }
+        match self.cluster.leader() {
+            Some(_) => Ok(()),
+            None => Err("no leader is known; maps are served, changes are not taken".to_owned()),
+        }
+    }
+}
