@@ -40,7 +40,7 @@ impl State {
     /// Applies one entry of the log. An entry whose request id was answered before hears the same answer again and
     /// changes nothing but the revision.
     pub fn apply_entry(&mut self, revision: Revision, entry: &Entry) -> Answer {
-        if let Some(answer) = entry.request.and_then(|id| self.answered(id)) {
+        if let Some(answer) = entry.request.and_then(|id| self.answer_to(id).cloned()) {
             self.advance(revision);
             return answer;
         }

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     codec::{self, DecodeError, ROW_BYTES_MAX},
-    indexes::Indexes,
     model::*,
     state::{State, Tables},
 };
@@ -91,7 +90,7 @@ impl State {
         for (key, value) in rows {
             read_row(&mut tables, key.as_ref(), value.as_ref())?;
         }
-        Ok(State { indexes: Indexes::build(&tables), tables })
+        Ok(State::of(tables))
     }
 
     /// A fingerprint of all rows: equal on two members exactly when their states are.

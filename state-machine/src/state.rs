@@ -15,11 +15,17 @@ use tailcfg::{MachineKey, NodeKey};
 
 use crate::{indexes::Indexes, model::*, outcome::Answer};
 
-/// The tables, and what can be derived from them.
-#[derive(Clone, Default)]
+/// The tables, and what can be derived from them. The default is the state before the first command.
+#[derive(Clone)]
 pub struct State {
     pub(crate) tables: Tables,
     pub(crate) indexes: Indexes,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State::of(Tables::default())
+    }
 }
 
 /// What is written to disk and into snapshots: nothing else is true.
@@ -100,6 +106,10 @@ pub(crate) struct Remembered {
 }
 
 impl State {
+    pub(crate) fn of(tables: Tables) -> State {
+        State { indexes: Indexes::build(&tables), tables }
+    }
+
     /// The log position this state reflects.
     pub fn revision(&self) -> Revision {
         self.tables.clock.revision

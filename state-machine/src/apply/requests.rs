@@ -15,8 +15,9 @@ const KEPT: Duration = Duration::from_secs(600);
 const KEPT_MAX: usize = 16_384;
 
 impl State {
-    pub(super) fn answered(&self, id: RequestId) -> Option<Answer> {
-        self.tables.requests.get(&id).map(|remembered| remembered.answer.clone())
+    /// What this request was answered, while that is remembered.
+    pub fn answer_to(&self, id: RequestId) -> Option<&Answer> {
+        self.tables.requests.get(&id).map(|remembered| &remembered.answer)
     }
 
     pub(super) fn remember(&mut self, id: RequestId, answer: &Answer) {
