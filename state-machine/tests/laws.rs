@@ -188,3 +188,49 @@ fn many_nodes_of_one_name_find_numbers() {
     assert_eq!(names.len(), 300);
     assert!(names.contains("job") && names.contains("job-1") && names.contains("job-16"));
 }
+
+/// Not a law but a measure, for people: `cargo test --release -p state-machine --test laws -- --ignored --nocapture`.
+#[expect(clippy::disallowed_methods, reason = "a measure needs a clock")]
+#[test]
+#[ignore = "prints how long things take"]
+fn measure() {
+    let start = std::time::Instant::now();
+    let (mut state, mut revision) = generator::large(10_000);
+    println!("10,000 registrations: {:?} each", start.elapsed() / 10_000);
+    let nodes: Vec<_> = state.nodes().values().cloned().collect();
+    let mut timed = |what: &str, make: &dyn Fn(&Node) -> Command| {
+        let start = std::time::Instant::now();
+        for node in &nodes {
+            let published = state.clone();
+            revision += 1;
+            let stamp = Stamp { at: Timestamp(state.now().0 + 1), revision: Revision(revision) };
+            state.apply(stamp, make(node)).unwrap();
+            drop(published);
+        }
+        println!("{what}: {:?} each", start.elapsed() / 10_000);
+    };
+    timed("here", &|node| Command::Presence {
+        member: MemberId(1),
+        changes: vec![PresenceChange { node: node.id, session: SessionId(1), here: true }],
+    });
+    timed("report", &|node| Command::Report {
+        reports: vec![Report { node: node.id, node_key: node.node_key, home_derp: Some(901), ..Report::default() }],
+    });
+    timed("gone", &|node| Command::Presence {
+        member: MemberId(1),
+        changes: vec![PresenceChange { node: node.id, session: SessionId(1), here: false }],
+    });
+    timed("rename", &|node| Command::RenameNode { node: node.id, name: format!("n{}", node.id) });
+    let before = state.clone();
+    let start = std::time::Instant::now();
+    let stamp = Stamp { at: Timestamp(state.now().0 + 60_000), revision: Revision(revision + 1) };
+    println!("elapse: {:?} in {:?}", state.apply(stamp, Command::Elapse), start.elapsed());
+    let start = std::time::Instant::now();
+    println!("changed rows: {} in {:?}", state.changed_rows(&before).len(), start.elapsed());
+    let start = std::time::Instant::now();
+    let snapshot = state.to_snapshot();
+    println!("snapshot: {} bytes in {:?}", snapshot.len(), start.elapsed());
+    let start = std::time::Instant::now();
+    State::from_snapshot(&snapshot).unwrap();
+    println!("from snapshot: {:?}", start.elapsed());
+}

@@ -93,11 +93,11 @@ impl Generator {
                 email: String::new(),
                 profile_pic_url: String::new(),
             },
-            6 => Command::RenameUser { user: self.user(), name: format!("user{}", self.dice.below(8)) },
-            7 => Command::DeleteUser { user: self.user() },
-            8..=14 => self.create_key(),
-            15 => Command::ExpirePreAuthKey { id: PreAuthKeyId(dice.below(12)) },
-            16 => Command::DeletePreAuthKey { id: PreAuthKeyId(dice.below(12)) },
+            6 => Command::RenameUser { user: self.user(state), name: format!("user{}", self.dice.below(8)) },
+            7 => Command::DeleteUser { user: self.user(state) },
+            8..=14 => self.create_key(state),
+            15 => Command::ExpirePreAuthKey { id: PreAuthKeyId(dice.below(40)) },
+            16 => Command::DeletePreAuthKey { id: PreAuthKeyId(dice.below(40)) },
             17 => {
                 Command::CreateApiKey { key: ApiKey { prefix: format!("api{}", dice.below(5)), ..ApiKey::default() } }
             }
@@ -107,7 +107,9 @@ impl Generator {
                 _ => Command::DeleteApiKey { prefix: format!("api{}", dice.below(5)) },
             },
             19..=36 => {
-                let key = format!("key{}", dice.below(10));
+                let index = dice.below(state.pre_auth_keys().len() as u64 + 1) as usize;
+                let key = state.pre_auth_keys().values().nth(index).map(|key| key.prefix.clone());
+                let key = key.unwrap_or_else(|| "nobody's".into());
                 let secret_sha256 = [if dice.often(5) { 1 } else { 0 }; 32];
                 Command::RegisterWithKey { client: self.client(), prefix: key, secret_sha256 }
             }
@@ -119,7 +121,7 @@ impl Generator {
                 let id = self.login(state);
                 let expiry = self.dice.often(30).then(|| Timestamp(self.now + 600_000));
                 let seed = self.dice.roll();
-                Command::FinishLogin { id, user: self.user(), method: RegisterMethod::Oidc, expiry, seed }
+                Command::FinishLogin { id, user: self.user(state), method: RegisterMethod::Oidc, expiry, seed }
             }
             48 => Command::RejectLogin { id: self.login(state), reason: "no".into() },
             49..=50 => {
@@ -136,34 +138,33 @@ impl Generator {
                 Command::Report { reports: (0..count).map(|_| self.report(state)).collect() }
             }
             61..=72 => {
-                let member = MemberId(if self.dice.often(80) { 1 } else { self.dice.below(200) });
-                let member = state.members().get_next(&member).map_or(member, |(id, _)| *id);
+                let member = self.member(state);
                 let count = 1 + self.dice.below(4);
-                Command::Presence { member, changes: (0..count).map(|_| self.presence_change()).collect() }
+                Command::Presence { member, changes: (0..count).map(|_| self.presence_change(state)).collect() }
             }
             73 => Command::ForgetSessions { member: self.member(state) },
-            74 => Command::RenameNode { node: self.node(), name: format!("desk{}", self.dice.below(4)) },
+            74 => Command::RenameNode { node: self.node(state), name: format!("desk{}", self.dice.below(4)) },
             75 => {
                 let expiry = self.dice.often(60).then(|| Timestamp(self.now + self.dice.below(400_000)));
-                Command::SetNodeExpiry { node: self.node(), expiry }
+                Command::SetNodeExpiry { node: self.node(state), expiry }
             }
-            76 => Command::DeleteNode { node: self.node() },
-            77..=78 => Command::SetNodeTags { node: self.node(), tags: self.tags() },
-            79..=82 => Command::ApproveRoutes { node: self.node(), routes: self.routes() },
-            83 => Command::MoveNode { node: self.node(), user: self.user() },
+            76 => Command::DeleteNode { node: self.node(state) },
+            77..=78 => Command::SetNodeTags { node: self.node(state), tags: self.tags() },
+            79..=82 => Command::ApproveRoutes { node: self.node(state), routes: self.routes() },
+            83 => Command::MoveNode { node: self.node(state), user: self.user(state) },
             84 => Command::BackfillAddresses { seed: self.dice.roll() },
             85 => Command::SetPolicy {
                 text: dice.pick(&["{}", "{\"acls\": [],} // x", "{", "{\"a\":1}"]).into(),
                 author: "law".into(),
             },
             86 => self.settings(),
-            87..=88 => self.membership(state),
-            89 => Command::SetDerpRegions {
+            87..=91 => self.membership(state),
+            92 => Command::SetDerpRegions {
                 regions: (0..dice.below(3))
                     .map(|i| DerpRegion { id: 1 + i as u32 * 450, ..DerpRegion::default() })
                     .collect(),
             },
-            90 => Command::PutSecret {
+            93 => Command::PutSecret {
                 name: "noise".into(),
                 secret: SealedSecret { key_id: 1, nonce: vec![0; 24], ciphertext: vec![dice.below(3) as u8; 40] },
             },
@@ -200,24 +201,28 @@ impl Generator {
     }
 
     fn membership(&mut self, state: &State) -> Command {
-        let token = format!("token{}", self.dice.below(4));
-        let name = format!("hs{}", self.dice.below(4));
+        let token = format!("token{}", self.dice.below(3));
+        let name = format!("hs{}", self.dice.below(9));
         let member = Member { name: name.clone(), feature_level: 1, ..Member::default() };
-        match self.dice.below(6) {
+        match self.dice.below(9) {
             0..=1 => Command::CreateJoinToken {
                 token: JoinToken {
                     id: token,
                     secret_sha256: [0; 32],
-                    name: if self.dice.often(30) { name } else { String::new() },
+                    name: if self.dice.often(10) { name } else { String::new() },
                     role: JoinRole::Voter,
                     created_at: Timestamp::default(),
-                    expires_at: Timestamp(self.now + 100_000),
+                    expires_at: Timestamp(self.now + 900_000),
                     used_by: None,
                 },
             },
             2 => Command::RevokeJoinToken { id: token },
-            3 => Command::AdmitMember { token, member },
-            4 => {
+            3..=5 => {
+                let index = self.dice.below(state.join_tokens().len() as u64 + 1) as usize;
+                let token = state.join_tokens().keys().nth(index).cloned().unwrap_or(token);
+                Command::AdmitMember { token, member }
+            }
+            6 => {
                 let level = 1 + self.dice.below(2) as u32;
                 Command::AnnounceMember { member: Member { id: self.member(state), feature_level: level, ..member } }
             }
@@ -225,11 +230,12 @@ impl Generator {
         }
     }
 
-    fn create_key(&mut self) -> Command {
+    fn create_key(&mut self, state: &State) -> Command {
+        let user = self.user(state);
         let dice = &mut self.dice;
-        let expiration = dice.often(30).then(|| Timestamp(self.now + dice.below(200_000)));
-        let (reusable, ephemeral, prefix) = (dice.often(60), dice.often(30), format!("key{}", dice.below(10)));
-        let user = dice.often(85).then(|| UserId(1 + dice.below(6)));
+        let expiration = dice.often(30).then(|| Timestamp(self.now + dice.below(900_000)));
+        let (reusable, ephemeral, prefix) = (dice.often(60), dice.often(30), format!("key{}", dice.below(40)));
+        let user = dice.often(85).then_some(user);
         let tags = if dice.often(25) { self.tags() } else { BTreeSet::new() };
         Command::CreatePreAuthKey {
             key: PreAuthKey { prefix, user, reusable, ephemeral, tags, expiration, ..PreAuthKey::default() },
@@ -259,7 +265,7 @@ impl Generator {
     }
 
     fn report(&mut self, state: &State) -> Report {
-        let node = self.node();
+        let node = self.node(state);
         let dice = &mut self.dice;
         let known = state.node(node).map(|node| node.node_key).unwrap_or_default();
         let endpoint = Endpoint { addr: ([192, 0, 2, dice.below(9) as u8], 41641).into(), kind: 2 };
@@ -279,8 +285,8 @@ impl Generator {
         }
     }
 
-    fn presence_change(&mut self) -> PresenceChange {
-        let node = self.node();
+    fn presence_change(&mut self, state: &State) -> PresenceChange {
+        let node = self.node(state);
         PresenceChange { node, session: SessionId(self.dice.below(3)), here: self.dice.often(60) }
     }
 
@@ -293,12 +299,16 @@ impl Generator {
         ["tag:web", "tag:db"].into_iter().filter(|_| self.dice.often(50)).map(str::to_owned).collect()
     }
 
-    fn user(&mut self) -> UserId {
-        UserId(1 + self.dice.below(8))
+    /// Mostly somebody who is there.
+    fn user(&mut self, state: &State) -> UserId {
+        let index = self.dice.below(state.users().len() as u64 + 1) as usize;
+        state.users().keys().nth(index).copied().unwrap_or(UserId(self.dice.below(60)))
     }
 
-    fn node(&mut self) -> NodeId {
-        NodeId(1 + self.dice.below(24))
+    /// Mostly one that is there.
+    fn node(&mut self, state: &State) -> NodeId {
+        let index = self.dice.below(state.nodes().len() as u64 + 1) as usize;
+        state.nodes().keys().nth(index).copied().unwrap_or(NodeId(self.dice.below(60)))
     }
 
     fn member(&mut self, state: &State) -> MemberId {
@@ -312,7 +322,7 @@ impl Generator {
     }
 
     fn keys_of_a_node(&mut self, state: &State) -> (MachineKey, NodeKey) {
-        let node = self.node();
+        let node = self.node(state);
         let node = state.nodes().get_next(&node).map(|(_, node)| node.clone()).unwrap_or_default();
         let machine = if self.dice.often(90) { node.machine_key } else { MachineKey([200; 32]) };
         (machine, node.node_key)
