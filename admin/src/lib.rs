@@ -1,1 +1,115 @@
-//! placeholder
+//! People: REST, command line, and the laboratory.
+//!
+//! [`router`] is the HTTP face of one member, Headscale-shaped under `/api/v1` with our own verbs under
+//! `/api/v1/cluster`. [`cli`] is every word of `hsraft` except those that start a member. Nothing here opens sessions or
+//! sockets of the server: a handler reads a State or proposes a command, and the rest of the house notices.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `v1/` | one resource a file; `types` is the wire, used by both ends |
+//! | `cluster/` | members, leadership, join tokens |
+//! | `auth.rs`, `throttle.rs`, `secret_text.rs` | API keys, roles, how often one may fail, keys as text |
+//! | `status.rs` | refusal → HTTP status, one table |
+//! | `request.rs`, `backend.rs` | reading requests; what handlers ask of the cluster |
+//! | `cli.rs`, `cli/`, `client.rs` | the words, a noun a file; the way to a member |
+//! | `lab.rs`, `lab/` | a cluster on this machine in one command |
+
+mod auth;
+mod backend;
+pub mod cli;
+mod client;
+mod cluster;
+mod files;
+mod lab;
+#[cfg(test)]
+mod lone;
+mod request;
+mod secret_text;
+mod status;
+mod throttle;
+pub mod v1;
+mod version;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::get};
+use state_machine::{State, Timestamp};
+
+use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
+
+/// What the router needs to know that the cluster does not tell it.
+#[derive(Clone)]
+pub struct RouterOptions {
+    /// Fills bytes with randomness: the world's entropy.
+    pub random: Arc<dyn Fn(&mut [u8]) + Send + Sync>,
+    /// The time of day: the world's clock.
+    pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// No key is asked for: only for the unix socket.
+    pub trusted: bool,
+}
+
+/// The HTTP face of this member: `/api/v1/…`, `/health`, `/version`.
+///
+/// On the client port callers prove themselves with an API key, and a request should carry
+/// `axum::extract::ConnectInfo<SocketAddr>` as an extension, so that failures are counted by address. On the unix socket
+/// ([`RouterOptions::trusted`]) no key is asked for.
+pub fn router(cluster: raft::Cluster, options: RouterOptions) -> Router {
+    router_over(Arc::new(cluster), options)
+}
+
+fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
+    let api = Api { backend, options: Arc::new(options), guard: Arc::default() };
+    let v1 = v1::routes()
+        .nest("/cluster", cluster::routes())
+        .fallback(unknown_path)
+        .layer(middleware::from_fn_with_state(api.clone(), auth::check));
+    Router::new()
+        .nest("/api/v1", v1)
+        .route("/health", get(v1::health::ready))
+        .route("/version", get(version::reply))
+        .with_state(api)
+}
+
+async fn unknown_path(uri: axum::http::Uri) -> ApiError {
+    ApiError::not_found(format!("no such path: {}", uri.path()))
+}
+
+/// What every handler holds.
+#[derive(Clone)]
+struct Api {
+    backend: Arc<dyn Backend>,
+    options: Arc<RouterOptions>,
+    guard: Arc<Guard>,
+}
+
+impl Api {
+    /// The state to answer from: what this member has, or with `?consistency=linearizable` what is certainly current.
+    async fn read(&self, query: &Query) -> Result<Arc<State>, ApiError> {
+        match query.get("consistency") {
+            None | Some("local") => Ok(self.backend.latest()),
+            Some("linearizable") => Ok(self.backend.confirm().await?),
+            Some(other) => Err(ApiError::invalid(format!("consistency is {other:?}; it can be local or linearizable"))),
+        }
+    }
+
+    /// Has a command done; afterwards [`Backend::latest`] shows it.
+    async fn propose(
+        &self,
+        caller: &auth::Caller,
+        command: state_machine::Command,
+    ) -> Result<state_machine::Outcome, ApiError> {
+        Ok(self.backend.propose(&caller.by, command).await??)
+    }
+
+    /// The time of day, or the log's if that is later.
+    fn now(&self) -> Timestamp {
+        (self.options.now)().max(self.backend.latest().now())
+    }
+
+    /// A random number for choices the state machine makes.
+    fn seed(&self) -> u64 {
+        let mut bytes = [0; 8];
+        (self.options.random)(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+}

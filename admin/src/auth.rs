@@ -1,0 +1,109 @@
+//! API keys and roles: who may ask what.
+//!
+//! A key is found by its public prefix and proved by comparing SHA-256 in constant time. Requests through the unix
+//! socket carry none: who may open the socket is the operating system's decision.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex, time::Duration};
+
+use axum::{
+    extract::{ConnectInfo, Request, State as Shared},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use state_machine::{ApiKey, Command, Role, State, Timestamp};
+use subtle::ConstantTimeEq;
+use tokio::time::Instant;
+
+use crate::{Api, secret_text, status::ApiError, throttle::Throttle};
+
+/// Who asks, as the log will name them.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// `cli`, or `api key <prefix>`.
+    pub by: String,
+}
+
+/// What is remembered between requests.
+#[derive(Default)]
+pub struct Guard {
+    throttle: Throttle,
+    /// When a key's last use was last written to the log, by prefix.
+    touched: Mutex<BTreeMap<String, Instant>>,
+}
+
+/// Last use is kept coarsely.
+const TOUCH_EVERY: Duration = Duration::from_secs(3600);
+
+/// Lets a request through when its key is good, and names its caller.
+pub async fn check(Shared(api): Shared<Api>, mut request: Request, next: Next) -> Response {
+    if api.options.trusted {
+        request.extensions_mut().insert(Caller { by: "cli".into() });
+        return next.run(request).await;
+    }
+    let state = api.backend.latest();
+    let Some(key) = bearer(request.headers()).and_then(|text| prove(&state, text, (api.options.now)())) else {
+        // A good key is served even from an address where others fail: behind a proxy all callers share one.
+        let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        if let Some(wait) = api.guard.throttle.wait(from, Instant::now()) {
+            return too_many(wait);
+        }
+        api.guard.throttle.failed(from, Instant::now());
+        tracing::warn!(from = ?from, path = request.uri().path(), "API key refused");
+        return unauthorized();
+    };
+    if key.role == Role::ReadOnly && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return ApiError::forbidden("this API key may read only; use one made with role admin").into_response();
+    }
+    touch(&api, key);
+    request.extensions_mut().insert(Caller { by: format!("api key {}", key.prefix) });
+    next.run(request).await
+}
+
+/// The key a text proves, if it is one of ours and has not expired.
+pub fn prove<'a>(state: &'a State, text: &str, now: Timestamp) -> Option<&'a ApiKey> {
+    let (prefix, secret) = secret_text::split(secret_text::API, text)?;
+    let key = state.api_key_by_prefix(prefix)?;
+    let same: bool = key.secret_sha256.ct_eq(&secret_text::hash(secret)).into();
+    let expired = key.expiration.is_some_and(|expiration| expiration <= now.max(state.now()));
+    (same && !expired).then_some(&**key)
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, key) = text.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(key.trim())
+}
+
+/// Writes down that the key was used, behind the back of the request and rarely.
+fn touch(api: &Api, key: &ApiKey) {
+    let seen = key.last_seen.is_some_and(|seen| (api.options.now)().since(seen) < TOUCH_EVERY);
+    let now = Instant::now();
+    let mut touched = api.guard.touched.lock().expect("nothing panics under this lock");
+    if seen || touched.get(&key.prefix).is_some_and(|at| now.saturating_duration_since(*at) < TOUCH_EVERY) {
+        return;
+    }
+    touched.retain(|_, at| now.saturating_duration_since(*at) < TOUCH_EVERY);
+    touched.insert(key.prefix.clone(), now);
+    let (backend, prefix) = (api.backend.clone(), key.prefix.clone());
+    // Ends by itself: a proposal has a deadline of seconds.
+    tokio::spawn(async move {
+        if let Err(failure) = backend.propose("api", Command::TouchApiKey { prefix }).await {
+            tracing::debug!(?failure, "could not write down the use of an API key");
+        }
+    });
+}
+
+/// Plain text, because consoles compare the body with exactly this word.
+fn unauthorized() -> Response {
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response()
+}
+
+fn too_many(wait: Duration) -> Response {
+    let seconds = wait.as_secs() + 1;
+    let text = format!("too many failed attempts from this address; try again in {seconds} s");
+    let mut response = (StatusCode::TOO_MANY_REQUESTS, text).into_response();
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    response
+}

@@ -1,0 +1,47 @@
+//! What the handlers ask of the cluster, so that they can be tried on a plain State.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use state_machine::{Answer, Command, JoinRole, MemberId, Refusal, State};
+
+use crate::cluster::view::Standing;
+
+/// Why the cluster did not do it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// Nothing changed: no leader, or no majority behind it. Trying again is safe.
+    NoQuorum(String),
+    /// The answer did not come in time; the change may have happened.
+    Unknown(String),
+    /// The state machine said no.
+    Refused(Refusal),
+    /// The wish itself does not fit (no such member, the last voter, …).
+    Unfit(String),
+    /// This member is stopping or broken.
+    Stopped(String),
+}
+
+/// The cluster as the handlers see it.
+pub trait Backend: Send + Sync + 'static {
+    /// What this member has applied; may lag.
+    fn latest(&self) -> Arc<State>;
+    /// Certainly current.
+    fn confirm(&self) -> BoxFuture<'_, Result<Arc<State>, Failure>>;
+    /// Returns once this member has applied it.
+    fn propose<'a>(&'a self, by: &'a str, command: Command) -> BoxFuture<'a, Result<Answer, Failure>>;
+    /// Who leads, who votes, who lags.
+    fn standing(&self) -> Standing;
+    /// A new ticket into the cluster, whole; shown once.
+    fn create_join_token<'a>(
+        &'a self,
+        ttl: Duration,
+        name: &'a str,
+        role: JoinRole,
+        by: &'a str,
+    ) -> BoxFuture<'a, Result<String, Failure>>;
+    /// Hands leadership to a member, or to the best one.
+    fn transfer_leader(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<(), Failure>>;
+    /// Takes a member out of the cluster, for ever.
+    fn remove_member(&self, id: MemberId) -> BoxFuture<'_, Result<(), Failure>>;
+}

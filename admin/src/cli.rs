@@ -1,0 +1,229 @@
+//! The command line: every word of `hsraft`, a noun a file.
+//!
+//! Words, flags and aliases are Headscale's where it has them; removed ones still work where they have a meaning. Data
+//! goes to standard output, everything else to standard error, and exit codes are stable ([`problem::exit`]).
+//!
+//! `node` starts members itself: it calls [`parse`], handles [`Word::Serve`], [`Word::Join`] and [`Word::Configtest`],
+//! and hands everything else to [`run`].
+
+mod api_keys;
+mod cluster;
+mod desk;
+mod dialect;
+mod lab;
+mod nodes;
+mod output;
+mod policy;
+mod pre_auth_keys;
+pub mod problem;
+mod server;
+mod spans;
+mod table;
+mod users;
+mod words;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+pub(crate) use output::{Format, Output};
+
+use problem::{Problem, exit};
+
+/// hsraft: a Tailscale control server whose state survives the loss of a machine.
+#[derive(Debug, Parser)]
+#[command(name = "hsraft", version = concat!(env!("CARGO_PKG_VERSION")), disable_help_subcommand = false)]
+#[command(
+    after_help = "Start here:\n  hsraft lab up             three members on this machine\n  hsraft serve              a member of its own\n  hsraft token create       a ticket for the next member\n  hsraft status             how the cluster is"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub word: Word,
+}
+
+/// What every word understands.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Configuration file [default: config.yaml in /etc/hsraft, /etc/headscale, ~/.headscale or here]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Output for programs: json, json-line or yaml
+    #[arg(short, long, global = true, default_value = "", hide_default_value = true, value_name = "FORMAT")]
+    pub output: Format,
+    /// Answer yes to every question
+    #[arg(long, global = true, alias = "yes")]
+    pub force: bool,
+    /// Unix socket of the local member [env: HSRAFT_SOCKET]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Which member")]
+    pub socket: Option<PathBuf>,
+    /// URL of a remote member; its key comes from HSRAFT_CLI_API_KEY [env: HSRAFT_CLI_ADDRESS, HEADSCALE_CLI_ADDRESS]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Which member")]
+    pub address: Option<String>,
+    /// Trust the issuers in this PEM file alone
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Which member")]
+    pub ca_file: Option<PathBuf>,
+    /// Believe any certificate [env: HSRAFT_CLI_INSECURE, HEADSCALE_CLI_INSECURE]
+    #[arg(long, global = true, help_heading = "Which member")]
+    pub insecure: bool,
+    /// How long to wait for an answer, such as 30s
+    #[arg(long, global = true, value_parser = spans::parse, value_name = "SPAN", help_heading = "Which member")]
+    pub timeout: Option<Duration>,
+}
+
+/// The first word.
+#[derive(Debug, Subcommand)]
+pub enum Word {
+    /// Run a member: found a cluster when the data folder is empty, continue otherwise
+    #[command(after_help = "Example:\n  hsraft serve --config /etc/hsraft/config.yaml")]
+    Serve(ServeArgs),
+    /// Bring this machine into a cluster, then run as its member
+    #[command(after_help = "Example:\n  hsraft join 10.0.0.1:7443 --token hsr1.… --config /etc/hsraft/config.yaml")]
+    Join(JoinArgs),
+    /// Check the configuration file and say what is wrong with it
+    #[command(after_help = "Example:\n  hsraft configtest --config /etc/hsraft/config.yaml")]
+    Configtest(ConfigtestArgs),
+
+    /// Users: who owns nodes
+    #[command(subcommand, alias = "user", aliases = ["namespaces", "namespace", "ns"])]
+    Users(users::Users),
+    /// Nodes: the machines of the tailnet
+    #[command(subcommand, alias = "node", aliases = ["machines", "machine"])]
+    Nodes(nodes::Nodes),
+    /// Pre-auth keys: let nodes in without a person
+    #[command(subcommand, name = "preauthkeys", aliases = ["preauthkey", "authkey", "pre"])]
+    PreAuthKeys(pre_auth_keys::PreAuthKeys),
+    /// API keys: let programs in
+    #[command(subcommand, name = "apikeys", aliases = ["apikey", "api"])]
+    ApiKeys(api_keys::ApiKeys),
+    /// Policy: who may reach whom
+    #[command(subcommand)]
+    Policy(policy::Policy),
+    /// Logins that wait for a person
+    #[command(subcommand)]
+    Auth(nodes::Auth),
+
+    /// Members of the cluster
+    #[command(after_help = "Example:\n  hsraft members --watch")]
+    Members(cluster::MembersArgs),
+    /// One member of the cluster
+    #[command(subcommand)]
+    Member(cluster::MemberWord),
+    /// How the cluster is; exits 0 healthy, 1 degraded, 3 no quorum, 12 unreachable
+    #[command(after_help = "Example:\n  hsraft status -o json | jq .verdict")]
+    Status,
+    /// Join tokens: one-use tickets into the cluster
+    #[command(subcommand)]
+    Token(cluster::TokenWord),
+    /// Hand leadership to another member
+    #[command(after_help = "Example:\n  hsraft transfer-leader --to hs2")]
+    TransferLeader(cluster::TransferArgs),
+
+    /// Whether the member can serve; exits 1 when not
+    #[command(after_help = "Example:\n  hsraft health && echo fine")]
+    Health,
+    /// Which program this is
+    #[command(after_help = "Example:\n  hsraft version -o json")]
+    Version,
+    /// A whole cluster on this machine, for trying things out
+    #[command(subcommand)]
+    Lab(lab::LabWord),
+}
+
+/// `serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArgs {}
+
+/// `configtest`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ConfigtestArgs {}
+
+/// `join`.
+#[derive(Args, Clone)]
+pub struct JoinArgs {
+    /// Where members listen for each other: host:port, several with commas
+    #[arg(required = true, value_delimiter = ',', value_name = "HOST:PORT")]
+    pub addresses: Vec<String>,
+    /// The ticket that `hsraft token create` printed
+    #[arg(long, env = "HSRAFT_JOIN_TOKEN", hide_env_values = true)]
+    pub token: String,
+}
+
+impl std::fmt::Debug for JoinArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinArgs").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// The whole grammar, also for completion and manual pages.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the words of a command line, the program's name first. `Err` is the exit code: help was asked for (0) or the
+/// words make no sense (2); both have been printed.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, i32> {
+    let (words, hints) = words::modern(words.into_iter().collect());
+    match Cli::try_parse_from(words) {
+        Ok(cli) => {
+            let output = Output::default();
+            hints.iter().for_each(|hint| output.talk(hint));
+            Ok(cli)
+        }
+        Err(error) => {
+            // Help goes to standard output, complaints to standard error; nobody to tell when even that fails.
+            let _ = error.print();
+            Err(error.exit_code())
+        }
+    }
+}
+
+/// Carries out everything but the words that start a member; the result is the exit code.
+pub async fn run(cli: Cli) -> i32 {
+    let output = Output::new(cli.global.output, desk::shape());
+    match carry_out(cli, output.clone()).await {
+        Ok(code) => code,
+        Err(problem) => {
+            output.problem(&problem);
+            problem.exit
+        }
+    }
+}
+
+async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
+    match cli.word {
+        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) => {
+            return Err(Problem::usage("this word belongs to the server program: run it as hsraft"));
+        }
+        Word::Lab(word) => return lab::run(word, &output).await,
+        Word::Version => return server::version(&output).await,
+        _ => {}
+    }
+    let desk = desk::Desk::open(&cli.global, output)?;
+    on_desk(cli.word, &desk).await
+}
+
+async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
+    match word {
+        Word::Users(word) => users::run(word, desk).await,
+        Word::Nodes(word) => nodes::run(word, desk).await,
+        Word::PreAuthKeys(word) => pre_auth_keys::run(word, desk).await,
+        Word::ApiKeys(word) => api_keys::run(word, desk).await,
+        Word::Policy(word) => policy::run(word, desk).await,
+        Word::Auth(word) => nodes::run_auth(word, desk).await,
+        Word::Members(args) => cluster::members(args, desk).await,
+        Word::Member(word) => cluster::member(word, desk).await,
+        Word::Status => return cluster::status(desk).await,
+        Word::Token(word) => cluster::token(word, desk).await,
+        Word::TransferLeader(args) => cluster::transfer_leader(args, desk).await,
+        Word::Health => return server::health(desk).await,
+        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Version | Word::Lab(_) => {
+            unreachable!("carried out without a desk")
+        }
+    }
+    .map(|()| exit::OK)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! What goes wrong at the command line: a text that says what, why and what next, and a stable exit code.
+
+use std::fmt;
+
+/// Exit codes, the same for every word.
+pub mod exit {
+    /// Done.
+    pub const OK: i32 = 0;
+    /// Not done; or, from `status`, degraded.
+    pub const FAILED: i32 = 1;
+    /// The words make no sense.
+    pub const USAGE: i32 = 2;
+    /// No majority of members.
+    pub const NO_QUORUM: i32 = 3;
+    /// A join token that is unknown, used or expired.
+    pub const TOKEN: i32 = 10;
+    /// Nobody answers at that address.
+    pub const UNREACHABLE: i32 = 12;
+    /// The laboratory did not come up in time; safe to run again.
+    pub const STILL_STARTING: i32 = 20;
+}
+
+/// Why a word could not be carried out.
+#[derive(Debug)]
+pub struct Problem {
+    /// One of [`exit`].
+    pub exit: i32,
+    text: String,
+}
+
+impl Problem {
+    /// Not done.
+    pub fn new(text: impl Into<String>) -> Problem {
+        Problem { exit: exit::FAILED, text: text.into() }
+    }
+
+    /// The words make no sense.
+    pub fn usage(text: impl Into<String>) -> Problem {
+        Problem { exit: exit::USAGE, text: text.into() }
+    }
+
+    /// Nobody answers.
+    pub fn unreachable(text: impl Into<String>) -> Problem {
+        Problem { exit: exit::UNREACHABLE, text: text.into() }
+    }
+
+    /// With another exit code.
+    pub fn exiting(self, exit: i32) -> Problem {
+        Problem { exit, ..self }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}

@@ -1,0 +1,40 @@
+//! `version` and `health`.
+
+use super::{
+    Format, Output,
+    desk::Desk,
+    problem::{Problem, exit},
+};
+use crate::{v1::types::Health, version};
+
+/// Which program this is.
+pub async fn version(output: &Output) -> Result<i32, Problem> {
+    let version = version::this();
+    let human = || {
+        format!(
+            "hsraft {} (compatible with headscale {})\ncommit: {}\nbuild time: {}\nbuilt for: {} {}\n",
+            version.hsraft,
+            version.version.split('+').next().unwrap_or_default(),
+            version.commit,
+            version.build_time,
+            version.go.os,
+            version.go.arch,
+        )
+    };
+    // Not through the dialect: Headscale prints these names as they are.
+    match output.format {
+        Format::Human => output.write(&human())?,
+        _ => output.as_is(&version)?,
+    }
+    Ok(exit::OK)
+}
+
+/// Whether the member can read certainly current state.
+pub async fn health(desk: &Desk) -> Result<i32, Problem> {
+    let health: Health = desk.client.get("/api/v1/health").await?;
+    desk.output.show_ours(&health, || "\n".into())?;
+    match health.database_connectivity {
+        true => Ok(exit::OK),
+        false => Err(Problem::new("checking health: the member has no quorum behind it; see: hsraft status")),
+    }
+}

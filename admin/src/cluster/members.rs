@@ -1,0 +1,86 @@
+//! Members: list, remove, who leads, how it goes.
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json as Reply,
+    extract::{Path, State as Shared},
+};
+use serde::Deserialize;
+use state_machine::{MemberId, MemberState, State};
+
+use super::view::{self, Members, Status};
+use crate::{
+    Api,
+    auth::Caller,
+    request::{Empty, Json, Query},
+    status::ApiError,
+    v1::types,
+};
+
+/// How long `status` waits for proof of a quorum.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// `GET /cluster/members`; `?all=true` shows the removed ones too.
+pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Reply<Members>, ApiError> {
+    let state = api.read(&query).await?;
+    Ok(Reply(view::members(&state, &api.backend.standing(), query.is_true("all"))))
+}
+
+/// `GET /cluster/status`: always an answer, also without a quorum.
+pub(crate) async fn status(Shared(api): Shared<Api>) -> Reply<Status> {
+    let confirmed = tokio::time::timeout(PATIENCE, api.backend.confirm()).await;
+    let state = api.backend.latest();
+    Reply(view::status(&state, &api.backend.standing(), matches!(confirmed, Ok(Ok(_)))))
+}
+
+/// Who shall lead.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Transfer {
+    /// Name or id; empty: the one that is furthest.
+    #[serde(deserialize_with = "types::name::deserialize")]
+    to: String,
+}
+
+/// `POST /cluster/transfer-leader`.
+pub(crate) async fn transfer_leader(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Json(wish): Json<Transfer>,
+) -> Result<Reply<Empty>, ApiError> {
+    let to = match wish.to.as_str() {
+        "" => None,
+        text => Some(find(&api.backend.latest(), text)?),
+    };
+    tracing::info!(by = caller.by, ?to, "leadership shall move");
+    api.backend.transfer_leader(to).await?;
+    Ok(Reply(Empty {}))
+}
+
+/// `DELETE /cluster/members/{id}`: for ever; the id never comes back.
+pub(crate) async fn remove(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Reply<Empty>, ApiError> {
+    let id = find(&api.backend.latest(), &id)?;
+    let standing = api.backend.standing();
+    if standing.voters.len() == 1 && standing.voters.contains(&id) {
+        return Err(ApiError::invalid("this is the last voter; a cluster needs one"));
+    }
+    tracing::info!(by = caller.by, member = %id, "member shall be removed");
+    api.backend.remove_member(id).await?;
+    Ok(Reply(Empty {}))
+}
+
+/// The active member somebody named by name or id.
+fn find(state: &State, text: &str) -> Result<MemberId, ApiError> {
+    let active = || state.members().values().filter(|member| member.state == MemberState::Active);
+    let by_id = || text.parse().ok().and_then(|id| active().find(|member| member.id == MemberId(id)));
+    active()
+        .find(|member| member.name == text)
+        .or_else(by_id)
+        .map(|member| member.id)
+        .ok_or_else(|| ApiError::not_found(format!("member not found: {text:?}; see: hsraft members")))
+}

@@ -1,0 +1,186 @@
+//! A cluster of one plain State, for tests: no log, no network, time by hand.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use state_machine::{
+    Answer, Command, Entry, JoinRole, JoinToken, Member, MemberId, Revision, Settings, State, Timestamp,
+};
+
+use crate::{
+    RouterOptions,
+    backend::{Backend, Failure},
+    cluster::view::{Contact, Standing},
+    router_over, secret_text,
+};
+
+/// The cluster.
+pub struct Lone {
+    state: Mutex<Arc<State>>,
+    now: AtomicU64,
+    dice: Mutex<u64>,
+    /// Whether writes and current reads work.
+    pub quorum: AtomicBool,
+    /// Members other than the first, as the leader hears of them.
+    pub contacts: Mutex<Vec<(MemberId, Contact)>>,
+}
+
+/// 2026-01-01T00:00:00Z.
+const START: u64 = 1_767_225_600_000;
+
+impl Lone {
+    /// Founded, with member `hs1`.
+    pub fn new() -> Arc<Lone> {
+        let lone = Lone {
+            state: Mutex::default(),
+            now: AtomicU64::new(START),
+            dice: Mutex::new(1),
+            quorum: AtomicBool::new(true),
+            contacts: Mutex::default(),
+        };
+        let member = Member {
+            id: MemberId(1),
+            name: "hs1".into(),
+            peer_address: "10.0.0.1:7443".into(),
+            client_url: "https://hs1.example.com".into(),
+            version: "0.1.0".into(),
+            feature_level: state_machine::FEATURE_LEVEL,
+            ..Member::default()
+        };
+        let settings = Settings {
+            server_url: "https://hs.example.com".into(),
+            base_domain: "tail.example.net".into(),
+            ..Settings::default()
+        };
+        lone.apply(Command::Found { cluster_id: "c1".into(), member, settings, secrets: Vec::new() }).unwrap();
+        Arc::new(lone)
+    }
+
+    /// One command, by the log.
+    pub fn apply(&self, command: Command) -> Answer {
+        let mut shared = self.state.lock().unwrap();
+        let mut state = (**shared).clone();
+        let revision = Revision(state.revision().0 + 1);
+        let at = Timestamp(self.now.load(Ordering::Relaxed));
+        let answer = state.apply_entry(revision, &Entry { request: None, at, by: "test".into(), command });
+        state.check();
+        *shared = Arc::new(state);
+        answer
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, span: Duration) {
+        self.now.fetch_add(span.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// The API over it, with or without asking for keys.
+    pub fn router(self: &Arc<Lone>, trusted: bool) -> axum::Router {
+        let (for_dice, for_clock) = (self.clone(), self.clone());
+        let options = RouterOptions {
+            random: Arc::new(move |bytes| for_dice.roll(bytes)),
+            now: Arc::new(move || Timestamp(for_clock.now.load(Ordering::Relaxed))),
+            trusted,
+        };
+        router_over(self.clone(), options)
+    }
+
+    /// Predictable randomness.
+    pub fn roll(&self, bytes: &mut [u8]) {
+        let mut dice = self.dice.lock().unwrap();
+        for byte in bytes {
+            *dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *byte = (*dice >> 33) as u8;
+        }
+    }
+
+    fn alive(&self) -> Result<(), Failure> {
+        match self.quorum.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(Failure::NoQuorum("no leader".into())),
+        }
+    }
+}
+
+impl Backend for Lone {
+    fn latest(&self) -> Arc<State> {
+        self.state.lock().unwrap().clone()
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, Result<Arc<State>, Failure>> {
+        Box::pin(async { self.alive().map(|()| self.latest()) })
+    }
+
+    fn propose<'a>(&'a self, _: &'a str, command: Command) -> BoxFuture<'a, Result<Answer, Failure>> {
+        Box::pin(async { self.alive().map(|()| self.apply(command)) })
+    }
+
+    fn standing(&self) -> Standing {
+        let contacts = self.contacts.lock().unwrap();
+        let me = MemberId(1);
+        let leader = self.quorum.load(Ordering::Relaxed).then_some(me);
+        let voters: BTreeSet<MemberId> = contacts.iter().map(|(id, _)| *id).chain([me]).collect();
+        let revision = self.latest().revision().0;
+        Standing {
+            me,
+            leader,
+            term: 3,
+            voters,
+            learners: BTreeSet::new(),
+            last_log: revision,
+            committed: revision,
+            applied: revision,
+            contacts: if leader.is_some() { contacts.iter().copied().collect() } else { Default::default() },
+        }
+    }
+
+    fn create_join_token<'a>(
+        &'a self,
+        ttl: Duration,
+        name: &'a str,
+        role: JoinRole,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(async move {
+            self.alive()?;
+            let fresh = secret_text::fresh("", &|bytes| self.roll(bytes));
+            let id = fresh.prefix[..8].to_owned();
+            let token = JoinToken {
+                id: id.clone(),
+                secret_sha256: fresh.secret_sha256,
+                name: name.into(),
+                role,
+                created_at: Timestamp::default(),
+                expires_at: Timestamp(self.now.load(Ordering::Relaxed)).after(ttl),
+                used_by: None,
+            };
+            self.apply(Command::CreateJoinToken { token }).map_err(Failure::Refused)?;
+            Ok(format!("hsr1.c1.pin.{id}.secret"))
+        })
+    }
+
+    fn transfer_leader(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            self.alive()?;
+            match to {
+                Some(MemberId(1)) => Ok(()),
+                _ => Err(Failure::Unfit("there is no other voter to lead".into())),
+            }
+        })
+    }
+
+    fn remove_member(&self, id: MemberId) -> BoxFuture<'_, Result<(), Failure>> {
+        Box::pin(async move {
+            self.alive()?;
+            self.apply(Command::RemoveMember { id }).map_err(Failure::Refused)?;
+            self.contacts.lock().unwrap().retain(|(known, _)| *known != id);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! Refusals and failures as HTTP statuses and the codes of Headscale's older API: one table.
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use state_machine::Refusal;
+
+use crate::backend::Failure;
+
+/// The numbers gRPC gave to kinds of failure; consoles of Headscale up to 0.29 find them in `code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    Unknown = 2,
+    InvalidArgument = 3,
+    NotFound = 5,
+    AlreadyExists = 6,
+    PermissionDenied = 7,
+    ResourceExhausted = 8,
+    FailedPrecondition = 9,
+    Unavailable = 14,
+}
+
+/// The table for refusals.
+pub fn of_refusal(refusal: &Refusal) -> (StatusCode, Code) {
+    match refusal {
+        Refusal::NotFound { .. } => (StatusCode::NOT_FOUND, Code::NotFound),
+        Refusal::Taken { .. } => (StatusCode::CONFLICT, Code::AlreadyExists),
+        Refusal::Invalid { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+        Refusal::UserHasNodes { .. } => (StatusCode::BAD_REQUEST, Code::FailedPrecondition),
+        Refusal::KeyUnknown => (StatusCode::NOT_FOUND, Code::NotFound),
+        Refusal::KeyExpired => (StatusCode::BAD_REQUEST, Code::FailedPrecondition),
+        Refusal::KeyUsed => (StatusCode::BAD_REQUEST, Code::FailedPrecondition),
+        Refusal::WrongMachine => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Refusal::TagsNotPermitted { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+        Refusal::AddressesExhausted { .. } => (StatusCode::CONFLICT, Code::ResourceExhausted),
+        Refusal::TokenUnknown => (StatusCode::NOT_FOUND, Code::NotFound),
+        Refusal::TokenExpired => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Refusal::TokenUsed => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Refusal::AlreadyFounded => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Refusal::NotFounded => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Refusal::LoginOver => (StatusCode::NOT_FOUND, Code::NotFound),
+        Refusal::PolicyRejected { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+    }
+}
+
+/// The table for failures of the outside.
+pub fn of_failure(failure: &Failure) -> (StatusCode, Code) {
+    match failure {
+        Failure::NoQuorum(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Failure::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Failure::Refused(refusal) => of_refusal(refusal),
+        Failure::Unfit(_) => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Failure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+    }
+}
+
+/// An answer that says no. The body carries both vocabularies: `code, message, details` of Headscale up to 0.29 and
+/// `title, status, detail` of 0.30 (RFC 9457).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiError {
+    status: StatusCode,
+    code: Code,
+    message: String,
+}
+
+impl ApiError {
+    /// The request itself is wrong; the text says what would be right.
+    pub fn invalid(message: impl Into<String>) -> ApiError {
+        ApiError { status: StatusCode::BAD_REQUEST, code: Code::InvalidArgument, message: message.into() }
+    }
+
+    /// Nothing there under that name.
+    pub fn not_found(message: impl Into<String>) -> ApiError {
+        ApiError { status: StatusCode::NOT_FOUND, code: Code::NotFound, message: message.into() }
+    }
+
+    /// The caller may look but not touch.
+    pub fn forbidden(message: impl Into<String>) -> ApiError {
+        ApiError { status: StatusCode::FORBIDDEN, code: Code::PermissionDenied, message: message.into() }
+    }
+
+    /// The body is longer than anybody needs.
+    pub fn too_large(message: impl Into<String>) -> ApiError {
+        ApiError { status: StatusCode::PAYLOAD_TOO_LARGE, code: Code::InvalidArgument, message: message.into() }
+    }
+
+    /// Something is as it should not be on our side.
+    pub fn internal(message: impl Into<String>) -> ApiError {
+        ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, code: Code::Unknown, message: message.into() }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> ApiError {
+        let (status, code) = of_refusal(&refusal);
+        ApiError { status, code, message: refusal.to_string() }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> ApiError {
+        let (status, code) = of_failure(&failure);
+        let message = match failure {
+            Failure::Refused(refusal) => refusal.to_string(),
+            Failure::NoQuorum(why) => {
+                format!("the cluster has no quorum at the moment ({why}); nothing changed, try again")
+            }
+            Failure::Unknown(why) => {
+                format!("no answer in time ({why}); the change may or may not have happened, look before trying again")
+            }
+            Failure::Unfit(why) => why,
+            Failure::Stopped(why) => format!("this member is not serving ({why}); ask another one"),
+        };
+        ApiError { status, code, message }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json!({
+            "code": self.code as u32,
+            "message": self.message,
+            "details": [],
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.message,
+        });
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_machine::What;
+
+    use super::*;
+
+    #[test]
+    fn the_table() {
+        let name = || "x".to_owned();
+        let table = [
+            (Refusal::NotFound { what: What::User, name: name() }, 404, 5),
+            (Refusal::Taken { what: What::User, name: name() }, 409, 6),
+            (Refusal::Invalid { what: What::Name, why: name() }, 400, 3),
+            (Refusal::UserHasNodes { nodes: 1 }, 400, 9),
+            (Refusal::KeyUnknown, 404, 5),
+            (Refusal::KeyExpired, 400, 9),
+            (Refusal::KeyUsed, 400, 9),
+            (Refusal::WrongMachine, 409, 9),
+            (Refusal::TagsNotPermitted { tags: vec![] }, 400, 3),
+            (Refusal::AddressesExhausted { prefix: name() }, 409, 8),
+            (Refusal::TokenUnknown, 404, 5),
+            (Refusal::TokenExpired, 409, 9),
+            (Refusal::TokenUsed, 409, 9),
+            (Refusal::AlreadyFounded, 409, 9),
+            (Refusal::NotFounded, 503, 14),
+            (Refusal::LoginOver, 404, 5),
+            (Refusal::PolicyRejected { why: name() }, 400, 3),
+        ];
+        for (refusal, status, code) in table {
+            let error = ApiError::from(refusal.clone());
+            assert_eq!((error.status.as_u16(), error.code as u32), (status, code), "{refusal}");
+            assert_eq!(error.message, refusal.to_string());
+        }
+    }
+
+    #[test]
+    fn an_absent_quorum_asks_to_come_back() {
+        let response = ApiError::from(Failure::NoQuorum("no leader".into())).into_response();
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], "1");
+    }
+}
