@@ -12,6 +12,7 @@ impl State {
 
     /// Time moves, and with it the nodes whose keys have expired.
     pub(crate) fn pass_time(&mut self, at: Timestamp) {
+        let at = at.after(std::time::Duration::ZERO); // not past the end of time
         if at <= self.tables.clock.now {
             return;
         }

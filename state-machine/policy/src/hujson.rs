@@ -267,8 +267,8 @@ impl Reader<'_> {
             } else if rest.starts_with("//") {
                 self.at = rest.find('\n').map_or(self.text.len(), |end| start + end);
                 self.blank(start, self.at);
-            } else if rest.starts_with("/*") {
-                let end = rest[2..].find("*/").ok_or((start, What::OpenComment))?;
+            } else if let Some(comment) = rest.strip_prefix("/*") {
+                let end = comment.find("*/").ok_or((start, What::OpenComment))?;
                 self.at = start + 2 + end + 2;
                 self.blank(start, self.at);
             } else {

@@ -100,7 +100,8 @@ impl State {
             method,
             pre_auth_key: None,
             ephemeral: login.ephemeral,
-            expiry: expiry.or(login.expiry),
+            granted: expiry.filter(|granted| *granted > self.now()),
+            wish: login.expiry,
         };
         let node = match self.node_this_login_renews(&client, user)? {
             Some(node) => self.renew(&node, &client, owner),

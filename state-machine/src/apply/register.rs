@@ -48,7 +48,8 @@ impl State {
                         method: RegisterMethod::AuthKey,
                         pre_auth_key: Some(key.id),
                         ephemeral: key.ephemeral || client.ephemeral,
-                        expiry: client.expiry,
+                        granted: None,
+                        wish: client.expiry,
                     },
                 )
             }
@@ -65,7 +66,8 @@ impl State {
                         method: RegisterMethod::AuthKey,
                         pre_auth_key: Some(key.id),
                         ephemeral: key.ephemeral || client.ephemeral,
-                        expiry: client.expiry,
+                        granted: None,
+                        wish: client.expiry,
                     },
                 )?
             }
@@ -199,15 +201,15 @@ impl State {
         }
     }
 
-    /// Tagged nodes never expire. Others as the settings say, or earlier when the client or its provider wants so.
+    /// Tagged nodes never expire. Others as the provider or else the settings say, or earlier when the client wants so.
     fn expiry_for(&self, owner: &Ownership) -> Option<Timestamp> {
         if !owner.tags.is_empty() {
             return None;
         }
         let now = self.now();
-        let days = self.settings().node_expiry_secs;
-        let rule = (days > 0).then(|| now.after(Duration::from_secs(days)));
-        let wish = owner.expiry.filter(|wish| *wish > now);
+        let secs = self.settings().node_expiry_secs;
+        let rule = owner.granted.or_else(|| (secs > 0).then(|| now.after(Duration::from_secs(secs))));
+        let wish = owner.wish.filter(|wish| *wish > now);
         [rule, wish].into_iter().flatten().min()
     }
 }
@@ -219,8 +221,10 @@ pub(super) struct Ownership {
     pub method: RegisterMethod,
     pub pre_auth_key: Option<PreAuthKeyId>,
     pub ephemeral: bool,
-    /// A wish; it only ever shortens.
-    pub expiry: Option<Timestamp>,
+    /// What the login provider grants, in place of what the settings say.
+    pub granted: Option<Timestamp>,
+    /// The client's own; it only ever shortens.
+    pub wish: Option<Timestamp>,
 }
 
 pub(super) fn check_client(client: &Registration) -> Result<(), Refusal> {
