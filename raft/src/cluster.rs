@@ -89,19 +89,21 @@ pub struct Core {
     statuses: watch::Receiver<Status>,
     fatal: watch::Receiver<Option<String>>,
     closed: Closed,
+    /// Shut down on purpose: that the engine stops is no news.
+    stopping: Arc<AtomicBool>,
 }
 
 /// Ends the member when nobody holds it any more.
 struct Guard {
     raft: Raft,
     tasks: Tasks,
-    stopped: AtomicBool,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         self.tasks.stop();
-        if !self.stopped.load(Ordering::SeqCst) {
+        if !self.stopping.swap(true, Ordering::SeqCst) {
             let raft = self.raft.clone();
             self.tasks.handle().spawn(async move {
                 let _ = raft.shutdown().await;
@@ -262,7 +264,7 @@ impl Cluster {
                 Err(_) => tracing::warn!("leadership was not handed over in time"),
             }
         }
-        self._guard.stopped.store(true, Ordering::SeqCst);
+        core.stopping.store(true, Ordering::SeqCst);
         if let Err(error) = core.raft.shutdown().await {
             tracing::warn!(%error, "the engine did not stop cleanly");
         }
@@ -358,6 +360,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     let config = engine_config(options, &identity.cluster_id)?;
     let raft = Raft::new(me.0, Arc::new(config), Network(dialer.clone()), log, machine).await.map_err(engine_error)?;
 
+    let stopping = Arc::new(AtomicBool::new(false));
     let (leadership_sender, leadership) = watch::channel(Leadership::default());
     let (changed_sender, changed) = watch::channel(0);
     let (fatal_sender, fatal) = watch::channel(None);
@@ -379,11 +382,12 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         statuses,
         fatal,
         closed,
+        stopping: stopping.clone(),
     });
-    let guard = Guard { raft: raft.clone(), tasks: tasks.clone(), stopped: AtomicBool::new(false) };
+    let guard = Guard { raft: raft.clone(), tasks: tasks.clone(), stopping: stopping.clone() };
     let cluster = Cluster { core: core.clone(), _guard: Arc::new(guard) };
 
-    tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone()));
+    tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone(), stopping));
     tasks.spawn(watch_disk(broken, fatal_sender.clone()));
     tasks.spawn(watch_removal(core.clone(), fatal_sender));
     tasks.spawn(publish_status(core.clone(), changed, status_sender));

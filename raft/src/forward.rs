@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
-use state_machine::{Answer, Command, Entry, MemberId, RequestId, Revision, Timestamp, codec};
+use state_machine::{Answer, Command, Entry, MemberId, MemberState, RequestId, Revision, Timestamp, codec};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
@@ -70,13 +70,15 @@ impl Core {
         }
         let mut leadership = self.leadership.clone();
         let mut hint = None;
+        let mut guesses = 0;
         let mut why = "no leader is known".to_string();
         let mut pause = PAUSE_MIN;
         while Instant::now() < deadline {
             if self.tasks.is_stopped() {
                 return Err(ProposeError::Stopped);
             }
-            let leader = hint.take().or(leadership.borrow_and_update().leader);
+            let seen = *leadership.borrow_and_update();
+            let leader = hint.take().or(seen.leader).or_else(|| self.guess(&mut guesses));
             let declined = match leader {
                 None => Declined::NotLeader(None),
                 Some(leader) => {
@@ -89,7 +91,7 @@ impl Core {
                     };
                     let outcome = tokio::select! { biased;
                         outcome = timeout_at(deadline, attempt) => outcome,
-                        _ = leadership.wait_for(|now| now.leader != Some(leader)) => {
+                        _ = leadership.wait_for(|now| *now != seen && now.leader != Some(leader)) => {
                             Ok(Err(Declined::Unknown(format!("member {leader} leads no more"))))
                         }
                     };
@@ -114,6 +116,21 @@ impl Core {
             pause = (pause * 2).min(PAUSE_MAX);
         }
         Err(ProposeError::Deadline(why))
+    }
+
+    /// Whom to ask when no leader is known: one member after the other; whoever it is knows more, or leads. A member
+    /// whose address changed would otherwise wait for a leader that cannot find it. The first round asks nobody: most
+    /// of the time the news is on its way.
+    fn guess(&self, guesses: &mut usize) -> Option<MemberId> {
+        *guesses += 1;
+        let state = self.latest.borrow();
+        let others: Vec<MemberId> = state
+            .members()
+            .values()
+            .filter(|member| member.state == MemberState::Active && member.id != self.me)
+            .map(|member| member.id)
+            .collect();
+        (*guesses > 1 && !others.is_empty()).then(|| others[*guesses % others.len()])
     }
 
     async fn once_applied(&self, revision: u64, answer: Answer, until: Instant) -> Result<Applied, ProposeError> {

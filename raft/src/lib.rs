@@ -20,7 +20,11 @@
 
 mod apply;
 mod cluster;
+#[cfg(test)]
+mod conformance;
 mod encode;
+#[cfg(test)]
+mod encode_samples;
 mod error;
 mod forward;
 mod identity;

@@ -391,4 +391,98 @@ mod tests {
         assert_eq!(parse_member_name("member-x.abcd2345.hsraft"), None);
         assert_eq!(parse_member_name("abcd2345.hsraft"), None);
     }
+
+    struct Cluster {
+        world: World,
+        id: &'static str,
+        key: Key,
+        authority: Vec<u8>,
+    }
+
+    impl Cluster {
+        fn new(id: &'static str) -> Cluster {
+            let world = world::real::world();
+            let key = new_key(&world.entropy);
+            let authority = new_authority(&key, id, &world).unwrap();
+            Cluster { world, id, key, authority }
+        }
+
+        fn member(&self, id: u64) -> MemberTls {
+            let key = new_key(&self.world.entropy);
+            let public = public_key(&key).unwrap();
+            let leaf = sign_member(&self.authority, &self.key, &public, MemberId(id), self.id, &self.world).unwrap();
+            MemberTls::new(&leaf, &key, &self.authority, self.world.clock.clone()).unwrap()
+        }
+    }
+
+    /// Both ends of a handshake: whom the caller found, and who the server thinks called.
+    async fn meet(client: Arc<ClientConfig>, server: &MemberTls, addressed: &str) -> (bool, Option<Option<MemberId>>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from(addressed.to_string()).unwrap();
+        let call = async {
+            let mut stream = tokio_rustls::TlsConnector::from(client).connect(name, near).await?;
+            stream.write_all(b"x").await?;
+            // TLS 1.3: a refused client certificate is only heard of with the first read.
+            stream.read_exact(&mut [0]).await.map(drop)
+        };
+        let serve = async {
+            let mut stream = tokio_rustls::TlsAcceptor::from(server.server.clone()).accept(far).await.ok()?;
+            stream.read_exact(&mut [0]).await.ok()?;
+            stream.write_all(b"y").await.ok()?;
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
+            Some(shown.and_then(|certificate| member_of(&certificate, "abcd2345")))
+        };
+        let (called, served) = tokio::join!(call, serve);
+        (called.is_ok(), served)
+    }
+
+    #[tokio::test]
+    async fn a_member_is_taken_for_itself_only() {
+        let ours = Cluster::new("abcd2345");
+        let (one, two) = (ours.member(1), ours.member(2));
+        let found = meet(one.client.clone(), &two, "member-2.abcd2345.hsraft").await;
+        assert_eq!(found, (true, Some(Some(MemberId(1)))));
+        let (found, _) = meet(one.client.clone(), &two, "member-3.abcd2345.hsraft").await;
+        assert!(!found, "the certificate of 2 is not taken for 3");
+
+        // Another cluster of the same name has another authority.
+        let theirs = Cluster::new("abcd2345").member(2);
+        assert!(!meet(one.client.clone(), &theirs, "member-2.abcd2345.hsraft").await.0);
+        assert_eq!(meet(theirs.client.clone(), &two, "member-2.abcd2345.hsraft").await, (false, None));
+    }
+
+    #[tokio::test]
+    async fn a_joiner_looks_at_the_pin_first() {
+        let ours = Cluster::new("abcd2345");
+        let two = ours.member(2);
+        let pin = spki_sha256(&ours.authority).unwrap();
+        let joiner = JoinerTls::new(pin, "abcd2345", ours.world.clock.clone()).unwrap();
+        assert_eq!(meet(joiner.client.clone(), &two, "join.hsraft").await, (true, Some(None)), "a stranger");
+        assert_eq!(joiner.authority().as_ref(), Some(&ours.authority));
+
+        let wrong = JoinerTls::new([0; 32], "abcd2345", ours.world.clock.clone()).unwrap();
+        assert!(!meet(wrong.client.clone(), &two, "join.hsraft").await.0);
+        assert!(wrong.wrong_pin());
+    }
+
+    #[tokio::test]
+    async fn certificates_obey_the_worlds_clock() {
+        struct Later(u64);
+        impl Clock for Later {
+            fn now_ms(&self) -> u64 {
+                self.0
+            }
+        }
+        let mut ours = Cluster::new("abcd2345");
+        let (one, two) = (ours.member(1), ours.member(2));
+        assert!(meet(one.client.clone(), &two, "member-2.abcd2345.hsraft").await.0);
+        ours.world.clock = Arc::new(Later(ours.world.clock.now_ms() + (LEAF_DAYS + 1) * 24 * 3600 * 1000));
+        let key = new_key(&ours.world.entropy);
+        let public = public_key(&key).unwrap();
+        let old_world = world::real::world();
+        let leaf = sign_member(&ours.authority, &ours.key, &public, MemberId(1), ours.id, &old_world).unwrap();
+        let late = MemberTls::new(&leaf, &key, &ours.authority, ours.world.clock.clone()).unwrap();
+        assert!(!meet(late.client.clone(), &two, "member-2.abcd2345.hsraft").await.0, "expired by its own clock");
+    }
 }

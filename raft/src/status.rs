@@ -1,6 +1,13 @@
 //! Where this member stands.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use openraft::{Instant, ServerState, async_runtime::WatchReceiver};
 use serde::Serialize;
@@ -131,6 +138,7 @@ pub async fn watch_engine(
     leadership: watch::Sender<Leadership>,
     changed: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
+    stopping: Arc<AtomicBool>,
 ) {
     let mut metrics = raft.server_metrics();
     loop {
@@ -148,6 +156,9 @@ pub async fn watch_engine(
         if metrics.changed().await.is_err() {
             break;
         }
+    }
+    if stopping.load(Ordering::SeqCst) {
+        return;
     }
     let reason = match &raft.metrics().borrow_watched().running_state {
         Err(fatal) => fatal.to_string(),

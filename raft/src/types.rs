@@ -75,6 +75,8 @@ pub type LeaderId = openraft::type_config::alias::LeaderIdOf<Types>;
 pub type Vote = openraft::type_config::alias::VoteOf<Types>;
 pub type LogId = openraft::type_config::alias::LogIdOf<Types>;
 pub type Entry = openraft::type_config::alias::EntryOf<Types>;
+#[cfg(test)]
+pub type EntryPayload = openraft::EntryPayload<Payload, u64, Seat>;
 pub type Membership = openraft::Membership<u64, Seat>;
 pub type StoredMembership = openraft::type_config::alias::StoredMembershipOf<Types>;
 pub type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<Types>;

@@ -106,10 +106,10 @@ fn damaged(error: rocksdb::Error) -> OpenError {
 
 /// Reads all entries; the last one's id.
 fn check_log(database: &Database, purged: Option<LogId>, mark: &Mark) -> Result<Option<LogId>, OpenError> {
-    let mut expected = purged.map_or(0, |purged| purged.index + 1);
+    let first = purged.map_or(0, |purged| purged.index + 1);
     let mut last = purged;
     let mut found = false;
-    for row in database.db.iterator_cf(database.table(Table::Log), IteratorMode::Start) {
+    for (expected, row) in (first..).zip(database.db.iterator_cf(database.table(Table::Log), IteratorMode::Start)) {
         let (name, value) = row.map_err(damaged)?;
         let index =
             <[u8; 8]>::try_from(&*name).map(u64::from_be_bytes).map_err(|_| integrity("a log key is damaged"))?;
@@ -124,7 +124,6 @@ fn check_log(database: &Database, purged: Option<LogId>, mark: &Mark) -> Result<
         if mark.last.is_some_and(|synced| synced.index == index && synced != entry.log_id) {
             return Err(integrity(format!("log entry {index} is not the one that was synced")));
         }
-        expected += 1;
         last = Some(entry.log_id);
         found = true;
     }

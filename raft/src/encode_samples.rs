@@ -1,0 +1,148 @@
+//! Samples of every form on disk and wire, compared with `tests/old/v1.txt`: what a released version wrote must be
+//! read for ever, and must not change by accident. `UPDATE=1 cargo test -p raft` writes the file anew.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use openraft::EntryPayload;
+
+use crate::{
+    encode::*,
+    types::{self, AppendError, Membership, Payload, Seat, StoredMembership, log_id},
+};
+
+fn entry(index: u64, payload: types::EntryPayload) -> types::Entry {
+    types::Entry { log_id: log_id(3, 1, index), payload }
+}
+
+fn membership() -> Membership {
+    let seat = |address: &str, learner_only| Seat { address: address.into(), learner_only };
+    let seats = [(1, seat("hs1:7443", false)), (17, seat("hs2:7443", false)), (20, seat("hs3:7443", true))];
+    Membership::new(vec![BTreeSet::from([1]), BTreeSet::from([1, 17])], BTreeMap::from(seats)).unwrap()
+}
+
+fn vote(term: u64, member: u64, committed: bool) -> types::Vote {
+    Ballot { term, member, committed }.into()
+}
+
+fn entries() -> Vec<types::Entry> {
+    vec![
+        entry(7, EntryPayload::Blank),
+        entry(8, EntryPayload::Normal(Payload(vec![1, 2, 3, 255].into()))),
+        entry(9, EntryPayload::Membership(membership())),
+    ]
+}
+
+/// Name and bytes of everything.
+fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let [blank, command, seating] = <[types::Entry; 3]>::try_from(entries()).unwrap();
+    let append = types::AppendRequest {
+        vote: vote(3, 1, true),
+        prev_log_id: Some(log_id(2, 1, 6)),
+        entries: entries(),
+        leader_commit: Some(log_id(3, 1, 7)),
+    };
+    let mut ask = types::VoteRequest::new(vote(4, 17, false), Some(log_id(3, 1, 9)));
+    ask.leadership_transfer = true;
+    let stored = StoredMembership::new(Some(log_id(3, 1, 9)), membership());
+    let head = SnapshotHead {
+        last: Some(log_id(3, 1, 9).into()),
+        seating: (&stored).into(),
+        vote: Some(vote(3, 1, true).into()),
+    };
+    let transfer = types::TransferRequest::new(vote(3, 1, true), 17, Some(log_id(3, 1, 9)));
+    let answers = vec![
+        (1, Ok(Applied { revision: 9, answer: Blob(vec![1].into()) })),
+        (2, Err(Declined::NotLeader(Some(17)))),
+        (3, Err(Declined::NotYet)),
+    ];
+    vec![
+        ("row.blank", entry_to_row(&blank)),
+        ("row.command", entry_to_row(&command)),
+        ("row.membership", entry_to_row(&seating)),
+        ("meta.vote", encode(&Ballot::from(vote(3, 1, true)))),
+        ("meta.position", encode(&Position::from(log_id(3, 1, 9)))),
+        ("meta.membership", encode(&StoredSeating::from(&stored))),
+        ("append.request", append.to_wire()),
+        ("append.response", types::AppendResponse::PartialSuccess(Some(log_id(3, 1, 8))).to_wire()),
+        ("append.matches", types::AppendResult::Ok(Some(log_id(3, 1, 9))).to_wire()),
+        ("append.conflict", types::AppendResult::Err(AppendError::Conflict(log_id(2, 1, 6))).to_wire()),
+        ("append.higher", types::AppendResult::Err(AppendError::HigherVote(vote(5, 20, true))).to_wire()),
+        ("vote.request", ask.to_wire()),
+        ("vote.response", types::VoteResponse::new(vote(4, 17, false), Some(log_id(3, 1, 9)), true).to_wire()),
+        ("transfer.request", transfer.to_wire()),
+        ("transfer.response", types::TransferResponse::Ok(()).to_wire()),
+        ("snapshot.head", encode(&head)),
+        ("propose.batch", encode(&ProposeBatch { commands: vec![(1, Blob(vec![1, 2].into()))] })),
+        ("answer.batch", encode(&AnswerBatch { answers })),
+    ]
+}
+
+#[test]
+fn every_form_is_what_it_was() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/v1.txt");
+    let text: String = samples().iter().map(|(name, bytes)| format!("{name} {}\n", hex::encode(bytes))).collect();
+    let disk = world::real::world().disk;
+    if std::env::var_os("UPDATE").is_some() {
+        disk.write(&path, text.as_bytes()).unwrap();
+    }
+    let old = String::from_utf8(disk.read(&path).unwrap().expect("tests/old/v1.txt; UPDATE=1 writes it")).unwrap();
+    for (old, new) in old.lines().zip(text.lines()) {
+        assert_eq!(old, new);
+    }
+    assert_eq!(old.lines().count(), text.lines().count());
+}
+
+#[test]
+fn every_form_can_be_read() {
+    fn round<T: Wire>(bytes: &[u8]) {
+        assert_eq!(T::from_wire(bytes).unwrap().to_wire(), bytes);
+    }
+    for (name, bytes) in samples() {
+        match name {
+            name if name.starts_with("row.") => {
+                let entry = entry_from_row(&bytes).unwrap();
+                assert!(entries().contains(&entry), "{name}");
+            }
+            "append.request" => round::<types::AppendRequest>(&bytes),
+            "append.response" => round::<types::AppendResponse>(&bytes),
+            "append.matches" | "append.conflict" | "append.higher" => round::<types::AppendResult>(&bytes),
+            "vote.request" => round::<types::VoteRequest>(&bytes),
+            "vote.response" => round::<types::VoteResponse>(&bytes),
+            "transfer.request" => round::<types::TransferRequest>(&bytes),
+            "transfer.response" => round::<types::TransferResponse>(&bytes),
+            "snapshot.head" => assert_eq!(encode(&decode::<SnapshotHead>(&bytes).unwrap()), bytes),
+            "propose.batch" => assert_eq!(encode(&decode::<ProposeBatch>(&bytes).unwrap()), bytes),
+            "answer.batch" => assert_eq!(encode(&decode::<AnswerBatch>(&bytes).unwrap()), bytes),
+            "meta.vote" => assert_eq!(decode::<Ballot>(&bytes).unwrap(), vote(3, 1, true).into()),
+            "meta.position" => assert_eq!(decode::<Position>(&bytes).unwrap(), log_id(3, 1, 9).into()),
+            "meta.membership" => {
+                let stored = StoredMembership::try_from(decode::<StoredSeating>(&bytes).unwrap()).unwrap();
+                assert_eq!(stored.membership(), &membership());
+            }
+            other => panic!("{other} is not read"),
+        }
+    }
+}
+
+#[test]
+fn damage_is_an_error_and_never_a_panic() {
+    for (_, bytes) in samples() {
+        for cut in 0..bytes.len() {
+            let _ = types::AppendRequest::from_wire(&bytes[..cut]);
+            let _ = decode::<AnswerBatch>(&bytes[..cut]);
+            assert!(entry_from_row(&bytes[..cut]).is_err());
+        }
+    }
+    for entry in entries() {
+        let row = entry_to_row(&entry);
+        for bit in 0..row.len() * 8 {
+            let mut flipped = row.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(entry_from_row(&flipped).is_err(), "bit {bit}");
+        }
+    }
+    assert!(matches!(decode::<Ballot>(&[99, 1, 2]), Err(DecodeError::Version(99))));
+}

@@ -1,0 +1,157 @@
+//! Members in temporary folders, over the loopback.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::{future::Future, path::Path, time::Duration};
+
+use raft::{Applied, Cluster, Options, StartAs, StartError, Status, Timing};
+use state_machine::{Command, JoinRole, Outcome, Settings};
+use world::World;
+
+/// Longer than anything here takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} did not happen in {PATIENCE:?}"),
+    }
+}
+
+/// One member's folder, which outlives the member.
+pub struct Place {
+    pub name: String,
+    pub folder: tempfile::TempDir,
+    pub world: World,
+    pub snapshot_every: u64,
+}
+
+impl Place {
+    pub fn new(name: &str) -> Place {
+        let folder = tempfile::tempdir().unwrap();
+        Place { name: name.into(), folder, world: world::real::world(), snapshot_every: 1000 }
+    }
+
+    pub fn data_dir(&self) -> std::path::PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn options(&self, start: StartAs) -> Options {
+        Options {
+            data_dir: self.data_dir(),
+            name: self.name.clone(),
+            peer_listen: "127.0.0.1:0".parse().unwrap(),
+            peer_advertise: "127.0.0.1:0".into(),
+            timing: Timing::cautious(),
+            version: "0.0.0-test".into(),
+            client_url: String::new(),
+            relay: None,
+            start,
+            snapshot_every: self.snapshot_every,
+            runtime: None,
+        }
+    }
+
+    pub async fn found(&self) -> Cluster {
+        let secrets = vec![("noise".to_string(), vec![7; 32])];
+        let start = StartAs::FoundIfEmpty { settings: Settings::default(), secrets };
+        soon("founding", Cluster::start(self.options(start), &self.world)).await.unwrap()
+    }
+
+    pub async fn try_join(&self, at: &Cluster, token: &str) -> Result<Cluster, StartError> {
+        let address = vec![peer_address(at)];
+        let start = StartAs::Join { address, token: token.into() };
+        soon("joining", Cluster::start(self.options(start), &self.world)).await
+    }
+
+    pub async fn join(&self, at: &Cluster) -> Cluster {
+        let token = token(at).await;
+        self.try_join(at, &token).await.unwrap()
+    }
+
+    pub async fn try_again(&self) -> Result<Cluster, StartError> {
+        soon("starting", Cluster::start(self.options(StartAs::Continue), &self.world)).await
+    }
+
+    /// A dropped member ends in the background; its folder is free a moment later.
+    pub async fn again_if_let(&self) -> Result<Cluster, StartError> {
+        loop {
+            match self.try_again().await {
+                Err(StartError::Disk { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => return other,
+            }
+        }
+    }
+
+    pub async fn again(&self) -> Cluster {
+        self.again_if_let().await.unwrap()
+    }
+
+    /// Files of the database that end like this, oldest first.
+    pub fn database_files(&self, ending: &str) -> Vec<std::path::PathBuf> {
+        let folder = self.data_dir().join("db");
+        let names = self.world.disk.list(&folder).unwrap();
+        names.into_iter().filter(|name| name.ends_with(ending)).map(|name| folder.join(name)).collect()
+    }
+
+    pub fn change_file(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = self.world.disk.read(path).unwrap().unwrap();
+        change(&mut bytes);
+        self.world.disk.write(path, &bytes).unwrap();
+    }
+}
+
+pub fn peer_address(member: &Cluster) -> String {
+    member.latest().member(member.me()).unwrap().peer_address.clone()
+}
+
+pub async fn token(at: &Cluster) -> String {
+    at.create_join_token(Duration::from_secs(600), "", JoinRole::Voter, "test").await.unwrap()
+}
+
+pub fn create_user(name: &str) -> Command {
+    Command::CreateUser {
+        name: name.into(),
+        display_name: String::new(),
+        email: String::new(),
+        profile_pic_url: String::new(),
+    }
+}
+
+pub async fn write(member: &Cluster, name: &str) -> Applied {
+    let applied = member.propose("test", create_user(name)).await.unwrap();
+    assert!(matches!(applied.answer, Ok(Outcome::User(_))), "{applied:?}");
+    assert!(member.latest().user_by_name(name).is_some(), "a proposer reads its own write");
+    applied
+}
+
+pub async fn status_where(member: &Cluster, what: &str, fits: impl FnMut(&Status) -> bool) -> Status {
+    let mut statuses = member.watch_status();
+    soon(what, statuses.wait_for(fits)).await.unwrap().clone()
+}
+
+pub async fn voters(member: &Cluster, count: usize) {
+    status_where(member, "all vote", |status| status.voters.len() == count && !status.joint).await;
+}
+
+/// Waits until a member has everything another has, and compares.
+pub async fn same(one: &Cluster, other: &Cluster) {
+    let want = one.confirm().await.unwrap();
+    let mut latest = other.watch();
+    let got = soon("catching up", latest.wait_for(|state| state.revision() >= want.revision())).await.unwrap().clone();
+    if got.revision() == want.revision() {
+        assert_eq!(got.hash(), want.hash(), "two members at one revision differ");
+    }
+}
+
+/// Three voters, the founder first.
+pub async fn three(places: &[Place; 3]) -> [Cluster; 3] {
+    let one = places[0].found().await;
+    let two = places[1].join(&one).await;
+    let three = places[2].join(&two).await;
+    voters(&one, 3).await;
+    [one, two, three]
+}
+
+pub fn places() -> [Place; 3] {
+    ["hs1", "hs2", "hs3"].map(Place::new)
+}

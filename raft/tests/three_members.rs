@@ -1,0 +1,119 @@
+//! Three members in one process, over the real loopback and real disks.
+
+mod common;
+
+use common::*;
+use state_machine::{JoinRole, MemberState, RequestId};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn found_join_write_lose_the_leader_and_come_back() {
+    let places = places();
+    let members = three(&places).await;
+    assert_eq!(members.each_ref().map(|member| member.me().0)[0], 1);
+    for (number, member) in members.iter().enumerate() {
+        write(member, &format!("user-{number}")).await;
+        assert_eq!(&**member.secret("noise").unwrap(), &[7; 32]);
+    }
+
+    // The leader goes without a word.
+    let leader = members[0].leader().unwrap();
+    let mut alive: Vec<_> = members.into_iter().zip(&places).collect();
+    let lost = alive.iter().position(|(member, _)| member.me() == leader).unwrap();
+    let (gone, place) = alive.remove(lost);
+    drop(gone);
+    write(&alive[0].0, "after-the-loss").await;
+    write(&alive[1].0, "after-the-loss-2").await;
+    assert_ne!(alive[0].0.leader(), Some(leader));
+
+    let back = place.again().await;
+    assert_eq!(back.me(), leader);
+    same(&alive[0].0, &back).await;
+    write(&back, "from-the-one-that-came-back").await;
+    same(&back, &alive[1].0).await;
+    for (member, _) in &alive {
+        member.shutdown().await;
+    }
+    back.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_request_id_is_one_wish() {
+    let places = places();
+    let [one, two, three] = three(&places).await;
+    let id = RequestId(42);
+    let first = one.propose_as(id, "test", create_user("alice")).await.unwrap();
+    let again = two.propose_as(id, "test", create_user("alice")).await.unwrap();
+    let other = three.propose_as(RequestId(43), "test", create_user("alice")).await.unwrap();
+    assert_eq!(first.answer, again.answer);
+    assert!(other.answer.is_err(), "the name is taken: {other:?}");
+    assert_eq!(three.confirm().await.unwrap().users().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over() {
+    let places = places();
+    let members = three(&places).await;
+    let leader = members[0].leader().unwrap();
+    let follower = members.iter().find(|member| member.me() != leader).unwrap();
+    // Asked at a member that does not lead.
+    follower.transfer_leader(Some(follower.me())).await.unwrap();
+    status_where(follower, "leading", |status| status.leader == Some(follower.me())).await;
+    // On purpose and without an election timeout.
+    follower.shutdown().await;
+    let rest = members.iter().find(|member| member.me() != follower.me()).unwrap();
+    status_where(rest, "a new leader", |status| status.leader.is_some_and(|leader| leader != follower.me())).await;
+    write(rest, "carol").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_far_behind_gets_a_snapshot() {
+    let mut places = places();
+    places.iter_mut().for_each(|place| place.snapshot_every = 30);
+    let [one, two, three] = three(&places).await;
+    three.shutdown().await;
+    drop(three);
+    for number in 0..200 {
+        write(if number % 2 == 0 { &one } else { &two }, &format!("user-{number}")).await;
+    }
+    let status = status_where(&one, "purging", |status| status.purged.is_some_and(|index| index > 100)).await;
+    let three = places[2].again().await;
+    same(&one, &three).await;
+    assert_eq!(three.latest().users().len(), 200);
+    assert!(three.status().snapshot >= status.purged, "the entries were gone, so a snapshot came");
+    // And after a restart on what was installed.
+    drop(three);
+    let three = places[2].again().await;
+    same(&one, &three).await;
+    write(&three, "at-last").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_member_is_fenced_and_another_takes_its_place() {
+    let places = places();
+    let [one, two, three] = three(&places).await;
+    let id = three.me();
+    two.remove_member(id).await.unwrap();
+    assert_eq!(soon("the removed member notices", three.fatal()).await, "this member was removed from the cluster");
+    assert_eq!(one.confirm().await.unwrap().member(id).unwrap().state, MemberState::Removed);
+    voters(&one, 2).await;
+    drop(three);
+    let four = Place::new("hs4");
+    let member = four.join(&two).await;
+    assert!(member.me() > id, "an id is never used twice");
+    voters(&one, 3).await;
+    write(&member, "dave").await;
+    assert_eq!(places[2].again_if_let().await.unwrap_err().exit_code(), 14);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_learner_stays_a_learner() {
+    let (place, other) = (Place::new("hs1"), Place::new("hs2"));
+    let one = place.found().await;
+    let ttl = std::time::Duration::from_secs(60);
+    let token = one.create_join_token(ttl, "hs2", JoinRole::Learner, "test").await.unwrap();
+    let two = other.try_join(&one, &token).await.unwrap();
+    write(&two, "erin").await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let status = one.status();
+    assert_eq!((status.voters.len(), status.learners), (1, vec![two.me()]));
+}
