@@ -9,6 +9,11 @@ compile_error!(
      cannot seed tokio and no run could be repeated; a RUSTFLAGS variable in the environment overrides that file"
 );
 
+pub mod checks;
 pub mod client;
 pub mod fault;
+pub mod fleet;
+pub mod history;
+pub mod nemesis;
 pub mod sim;
+pub mod workload;

@@ -28,21 +28,22 @@ impl MapStream {
     }
 
     async fn next_frame(&mut self) -> Result<Vec<u8>> {
+        // Nothing is taken out before the whole frame is there: a caller may give up waiting and come back.
         self.fill(4).await?;
         let mut length = [0; 4];
-        for (byte, from) in length.iter_mut().zip(self.buffer.drain(..4)) {
-            *byte = from;
+        for (byte, from) in length.iter_mut().zip(&self.buffer) {
+            *byte = *from;
         }
         let length = u32::from_le_bytes(length) as usize;
         ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
-        self.fill(length).await?;
-        let frame: Vec<u8> = self.buffer.drain(..length).collect();
+        self.fill(4 + length).await?;
+        let frame: Vec<u8> = self.buffer.drain(..4 + length).skip(4).collect();
         if !self.compressed {
             return Ok(frame);
         }
         let mut json = Vec::new();
-        let unpacked = zstd::stream::read::Decoder::new(frame.as_slice())?.take(FRAME_BYTES_MAX as u64);
-        { unpacked }.read_to_end(&mut json).context("a frame that is not zstd")?;
+        let mut unpacked = zstd::stream::read::Decoder::new(frame.as_slice())?.take(FRAME_BYTES_MAX as u64);
+        unpacked.read_to_end(&mut json).context("a frame that is not zstd")?;
         Ok(json)
     }
 

@@ -1,7 +1,7 @@
 //! The disk of a simulated host: small files in memory and a RocksDB `Env` that forgets what was not synced.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     path::{Path, PathBuf},
     sync::{
@@ -19,12 +19,17 @@ use crate::fault::Platters;
 const SYNC_MIN: Duration = Duration::from_micros(500);
 const SYNC_MAX: Duration = Duration::from_millis(3);
 
+/// How many older versions of a note may turn up after a power loss.
+const OLDER_NOTES: usize = 4;
+
 /// One machine's disk. It outlives the member that runs on it.
 #[derive(Default)]
 pub struct SimDisk {
     platters: Platters,
     frozen: AtomicBool,
     files: Mutex<BTreeMap<PathBuf, Vec<u8>>>,
+    /// What notes said before, oldest first; nothing makes them durable.
+    older_notes: Mutex<BTreeMap<PathBuf, VecDeque<Vec<u8>>>>,
     locks: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
@@ -39,6 +44,7 @@ impl SimDisk {
     pub fn power_loss(&self, seed: u32, torn: bool) {
         self.assert_closed();
         self.platters.power_loss(seed, torn);
+        self.lose_notes(seed);
         self.frozen.store(false, Ordering::Relaxed);
     }
 
@@ -47,6 +53,18 @@ impl SimDisk {
         self.assert_closed();
         self.platters.thaw();
         self.frozen.store(false, Ordering::Relaxed);
+    }
+
+    /// Of each note the newest is found, or an older one, or none.
+    fn lose_notes(&self, seed: u32) {
+        let mut files = self.files.lock().expect("no panic while locked");
+        for (path, older) in std::mem::take(&mut *self.older_notes.lock().expect("no panic while locked")) {
+            match seed as usize % (older.len() + 2) {
+                0 => {}
+                1 => drop(files.remove(&path)),
+                back => drop(files.insert(path, older[older.len() + 1 - back].clone())),
+            }
+        }
     }
 
     /// A member that survives its own crash would write where its successor writes.
@@ -71,6 +89,19 @@ impl Disk for SimDisk {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.writable()?;
         self.files.lock().expect("no panic while locked").insert(path.to_path_buf(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        self.writable()?;
+        assert!(bytes.len() <= 512, "a note fits into one sector");
+        let before = self.files.lock().expect("no panic while locked").insert(path.to_path_buf(), bytes.to_vec());
+        let mut older = self.older_notes.lock().expect("no panic while locked");
+        let older = older.entry(path.to_path_buf()).or_default();
+        older.extend(before);
+        while older.len() > OLDER_NOTES {
+            older.pop_front();
+        }
         Ok(())
     }
 
@@ -142,6 +173,26 @@ mod tests {
         disk.power_loss(1, true);
         assert_eq!(disk.read(path).unwrap().unwrap(), b"one");
         assert_eq!(disk.list(Path::new("/data")).unwrap(), ["identity"]);
+    }
+
+    #[test]
+    fn a_note_may_be_older_or_missing_after_a_power_loss_but_never_after_a_crash() {
+        let path = Path::new("/data/mark");
+        let mut found = BTreeSet::new();
+        for seed in 0..30 {
+            let disk = SimDisk::default();
+            for note in ["one", "two", "three"] {
+                disk.note(path, note.as_bytes()).unwrap();
+            }
+            disk.freeze();
+            disk.thaw();
+            assert_eq!(disk.read(path).unwrap().unwrap(), b"three");
+            disk.freeze();
+            disk.power_loss(seed, false);
+            found.insert(disk.read(path).unwrap());
+        }
+        let all = [None, Some(b"one".to_vec()), Some(b"three".to_vec()), Some(b"two".to_vec())];
+        assert_eq!(found.into_iter().collect::<Vec<_>>(), all);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Machine {
     pub disk: Arc<SimDisk>,
     pub clock: Arc<SimClock>,
     seed: u64,
-    starts: AtomicU64,
+    lives: AtomicU64,
 }
 
 impl Machine {
@@ -36,21 +36,22 @@ impl Machine {
             disk: Arc::default(),
             clock: Arc::new(SimClock::new(offset_ms, drift_ppm)),
             seed,
-            starts: AtomicU64::new(0),
+            lives: AtomicU64::new(0),
         }
     }
 
-    /// The doors for one more life on this machine: the same disk and clock, fresh dice.
-    pub fn world(&self) -> World {
-        let start = self.starts.fetch_add(1, Ordering::Relaxed);
-        trace::event("start", self.number, &start.to_le_bytes());
-        let mut dice = SmallRng::seed_from_u64(mix(self.seed, start + 1));
-        World {
+    /// The number of the life that begins and its doors: the same disk and clock, fresh dice.
+    pub fn world(&self) -> (u64, World) {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
+        trace::event("start", self.number, &life.to_le_bytes());
+        let mut dice = SmallRng::seed_from_u64(mix(self.seed, life));
+        let world = World {
             clock: self.clock.clone(),
             entropy: Entropy::new(move |bytes| dice.fill_bytes(bytes)),
             net: Arc::new(SimNet { host: self.number }),
             disk: self.disk.clone(),
-        }
+        };
+        (life, world)
     }
 }
 

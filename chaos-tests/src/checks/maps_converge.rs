@@ -1,0 +1,52 @@
+//! In the end every device has in memory exactly the map a member would draw for it anew.
+//!
+//! Whatever deltas a device was sent, over however many streams of however many members, they must add up.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use netmap::{Atlas, Moment, mirror::Mirror};
+use serde_json::Value;
+
+use super::{Law, Sight};
+
+/// Compares memories with fresh maps.
+pub struct MapsConverge;
+
+impl Law for MapsConverge {
+    fn name(&self) -> &'static str {
+        "maps converge"
+    }
+
+    fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
+        let Some(state) = sight.states.values().next() else { return Ok(()) };
+        let atlas = Atlas::draw(&Arc::clone(state));
+        for (number, device) in sight.devices {
+            let Some(node) = device.node else { return Err(format!("device {number} never came in")) };
+            let moment = Moment { control_time: state.now() };
+            let Some(map) = netmap::full(&atlas, node, &moment) else {
+                return Err(format!("device {number} is node {node}, which has no map"));
+            };
+            let mut fresh = Mirror::default();
+            fresh.apply(&map).map_err(|error| format!("a fresh map of node {node} makes no sense: {error}"))?;
+            if let Some(difference) = difference("", &fresh.picture(), &device.mirror.picture()) {
+                return Err(format!("device {number} (node {node}) remembers another map: {difference}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first place where two values differ.
+fn difference(path: &str, drawn: &Value, remembered: &Value) -> Option<String> {
+    match (drawn, remembered) {
+        (Value::Object(one), Value::Object(other)) => {
+            let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            names.into_iter().find_map(|name| {
+                let (one, other) = (one.get(name).unwrap_or(&Value::Null), other.get(name).unwrap_or(&Value::Null));
+                difference(&format!("{path}/{name}"), one, other)
+            })
+        }
+        (one, other) if one == other => None,
+        (one, other) => Some(format!("at {path} a fresh map has {one} and the device {other}")),
+    }
+}
