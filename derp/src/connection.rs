@@ -107,8 +107,32 @@ pub(crate) struct Connection {
     timer: Pin<Box<Sleep>>,
     keep_alive_at: Instant,
     since: Instant,
-    is_home: bool,
+    home: Home,
     not_here: NotHereLimit,
+}
+
+/// Whether the client calls us its home; takes itself out of the count when the connection ends, however it ends.
+struct Home {
+    metrics: Metrics,
+    is_home: bool,
+}
+
+impl Home {
+    /// Whether this was news.
+    fn note(&mut self, is_home: bool) -> bool {
+        let news = self.is_home != is_home;
+        self.is_home = is_home;
+        if news {
+            self.metrics.current_home_connections.add(if is_home { 1 } else { -1 });
+        }
+        news
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.note(false);
+    }
 }
 
 #[derive(Default)]
@@ -138,6 +162,7 @@ impl Connection {
         partial: Vec<u8>,
     ) -> Connection {
         let since = Instant::now();
+        let home = Home { metrics: around.metrics.clone(), is_home: false };
         let keep_alive_at = since + who.keep_alive_every;
         Connection {
             around,
@@ -149,7 +174,7 @@ impl Connection {
             timer: Box::pin(sleep_until(keep_alive_at)),
             keep_alive_at,
             since,
-            is_home: false,
+            home,
             not_here: NotHereLimit::new(since),
         }
     }
@@ -165,9 +190,6 @@ impl Connection {
             }
             Err(ended) => ended,
         };
-        if self.is_home {
-            self.around.metrics.current_home_connections.dec();
-        }
         (ended, self.stream)
     }
 
@@ -412,15 +434,12 @@ impl Connection {
     }
 
     fn note_home(&mut self, home: bool) {
-        if self.is_home == home {
-            return;
-        }
-        self.is_home = home;
-        let metrics = &self.around.metrics;
         let settled = self.since.elapsed() >= SETTLED_AFTER;
-        let moves = if home { &metrics.home_moves_in } else { &metrics.home_moves_out };
-        moves.inc_by(u64::from(settled));
-        metrics.current_home_connections.add(if home { 1 } else { -1 });
+        if self.home.note(home) && settled {
+            let metrics = &self.around.metrics;
+            let moves = if home { &metrics.home_moves_in } else { &metrics.home_moves_out };
+            moves.inc();
+        }
     }
 }
 

@@ -116,6 +116,8 @@ impl Relay {
     /// `/generate_204` or `/bootstrap-dns`), serves the stream to its end; otherwise hands it back, rewound. For ports
     /// that are shared with other services.
     pub async fn serve_or_return(&self, mut stream: BoxStream, from: SocketAddr) -> Option<BoxStream> {
+        // Too many newcomers already: this one is dropped like those of `serve`.
+        let permit = self.shared.newcomer_permit().ok()?;
         let mut seen = Vec::new();
         let limit = self.shared.around.limits.handshake_timeout;
         let head = timeout(limit, async {
@@ -134,6 +136,7 @@ impl Relay {
             matches!(Asked::of(&head.path), Asked::Derp | Asked::Probe | Asked::Generate204 | Asked::BootstrapDns)
         });
         let stream: BoxStream = Box::new(Rewound::new(seen, stream));
+        drop(permit);
         if !ours {
             return Some(stream);
         }

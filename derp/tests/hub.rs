@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, fmt::Write, fs, path::Path};
 
 use derp::{
     frame::{Gone, present},
-    hub::{Closing, ConnectionId, Hub, HubLimits, Route, Seat, Tell},
+    hub::{Closing, ConnectionId, Counts, Hub, HubLimits, Route, Seat, Tell},
 };
+use proptest::prelude::*;
 use tailcfg::NodeKey;
 
 struct Story {
@@ -132,4 +133,94 @@ fn scripts() {
     paths.sort();
     assert!(!paths.is_empty());
     paths.iter().for_each(|path| run(path));
+}
+
+/// Something that happens, with numbers that are made to fit.
+#[derive(Clone, Debug)]
+enum Event {
+    Arrive(u8),
+    Leave(usize),
+    Speak(usize),
+    Send(u8, u8),
+    Watch(usize),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        3 => (b'A'..b'F').prop_map(Event::Arrive),
+        2 => any::<usize>().prop_map(Event::Leave),
+        2 => any::<usize>().prop_map(Event::Speak),
+        4 => (b'A'..b'F', b'A'..b'F').prop_map(|(from, to)| Event::Send(from, to)),
+        1 => any::<usize>().prop_map(Event::Watch),
+    ];
+    prop::collection::vec(event, 0..60)
+}
+
+/// The slow way to know what the hub counts, from who is here: connections by identifier.
+fn counted(here: &BTreeMap<u64, u8>, watchers: usize) -> Counts {
+    let mut per_key = BTreeMap::<u8, usize>::new();
+    here.values().for_each(|key| *per_key.entry(*key).or_default() += 1);
+    let shared = || per_key.values().filter(|connections| **connections > 1);
+    Counts {
+        keys: per_key.len(),
+        connections: here.len(),
+        shared_keys: shared().count(),
+        shared_connections: shared().sum(),
+        watchers,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens, packets reach whoever is here, by the connection that spoke last, and the numbers are right.
+    #[test]
+    fn nobody_is_lost(events in events()) {
+        let mut hub = Hub::<u64>::new(HubLimits { connections_per_key_max: 3, acquaintances_max: 2 });
+        let mut here = BTreeMap::<u64, u8>::new();
+        // Connections in the order in which they came or spoke.
+        let mut spoke = Vec::<u64>::new();
+        let mut watchers = Vec::<u64>::new();
+        for (id, event) in (1u64..).zip(events) {
+            let chosen = |number: usize| here.keys().nth(number % here.len().max(1)).copied();
+            match event {
+                Event::Arrive(letter) => {
+                    let (key, from) = (NodeKey([letter; 32]), "192.0.2.1:1".parse().unwrap());
+                    let tells = hub.arrive(Seat { id: ConnectionId(id), key, handle: id, from, flags: 0 });
+                    let told = tells.iter().filter(|tell| matches!(tell, Tell::PeerPresent { .. })).count();
+                    prop_assert_eq!(told, watchers.len());
+                    here.insert(id, letter);
+                    spoke.push(id);
+                }
+                Event::Leave(number) => if let Some(id) = chosen(number) {
+                    let key = NodeKey([here[&id]; 32]);
+                    here.remove(&id);
+                    watchers.retain(|watcher| *watcher != id);
+                    for tell in hub.leave(&key, ConnectionId(id)) {
+                        let Tell::PeerGone { to, key: gone, .. } = tell else { panic!("only who is gone") };
+                        prop_assert!(here.contains_key(&to) && gone == key && !here.values().any(|k| [*k; 32] == key.0));
+                    }
+                    // Leaving twice is harmless.
+                    prop_assert_eq!(hub.leave(&key, ConnectionId(id)), vec![]);
+                },
+                Event::Speak(number) => if let Some(id) = chosen(number) {
+                    hub.spoke(&NodeKey([here[&id]; 32]), ConnectionId(id));
+                    spoke.retain(|other| *other != id);
+                    spoke.push(id);
+                },
+                Event::Send(from, to) => {
+                    let active = spoke.iter().rev().find(|id| here.get(id) == Some(&to)).copied();
+                    let expected = active.map_or(Route::Unknown, Route::To);
+                    prop_assert_eq!(hub.route(&NodeKey([from; 32]), &NodeKey([to; 32])), expected);
+                }
+                Event::Watch(number) => if let Some(id) = chosen(number) {
+                    hub.watch(ConnectionId(id), id);
+                    if !watchers.contains(&id) {
+                        watchers.push(id);
+                    }
+                },
+            }
+            prop_assert_eq!(hub.counts(), counted(&here, watchers.len()));
+        }
+    }
 }

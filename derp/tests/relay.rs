@@ -378,3 +378,27 @@ async fn homes_are_counted() {
     settle(&mut a).await;
     assert_eq!(stage.metrics().current_home_connections.get(), 0);
 }
+
+/// Bytes that mean nothing, at every stage of a connection, end that connection at most.
+#[tokio::test]
+async fn noise_hurts_nobody_else() {
+    let stage = Stage::with(Limits { handshake_timeout: Duration::from_millis(50), ..limits() }, |_| {});
+    let (mut a, mut b) = (stage.client(1).await, stage.client(2).await);
+    let request = b"GET /derp HTTP/1.1\r\nUpgrade: DERP\r\n\r\n";
+    for round in 0..100 {
+        let mut noise = vec![0; 1 + stage.world.entropy.below(3000) as usize];
+        stage.world.entropy.fill(&mut noise);
+        match round % 4 {
+            0 => drop(stage.pipe(1 << 20).write_all(&noise).await),
+            1 => drop(stage.pipe(1 << 20).write_all(&[request, noise.as_slice()].concat()).await),
+            // Types that are known are more interesting.
+            _ => {
+                noise[0] %= 0x18;
+                noise.iter_mut().skip(1).take(3).for_each(|byte| *byte = 0);
+                drop(stage.client(3).await.write(&noise).await);
+            }
+        }
+        send(&mut a, 2, "still here").await;
+        while next(&mut b).await != "packet from 1: still here" {}
+    }
+}
