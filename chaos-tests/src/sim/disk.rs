@@ -89,6 +89,8 @@ impl Disk for SimDisk {
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.writable()?;
         self.files.lock().expect("no panic while locked").insert(path.to_path_buf(), bytes.to_vec());
+        // The file was replaced as a whole: what notes said before lies in one that is gone.
+        self.older_notes.lock().expect("no panic while locked").remove(path);
         Ok(())
     }
 
