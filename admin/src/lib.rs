@@ -32,7 +32,7 @@ mod version;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::get};
+use axum::{Router, http::Uri, middleware, routing::get};
 use state_machine::{State, Timestamp};
 
 use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
@@ -61,16 +61,16 @@ fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
     let api = Api { backend, options: Arc::new(options), guard: Arc::default() };
     let v1 = v1::routes()
         .nest("/cluster", cluster::routes())
-        .fallback(unknown_path)
         .layer(middleware::from_fn_with_state(api.clone(), auth::check));
     Router::new()
         .nest("/api/v1", v1)
         .route("/health", get(v1::health::ready))
         .route("/version", get(version::reply))
+        .fallback(unknown_path)
         .with_state(api)
 }
 
-async fn unknown_path(uri: axum::http::Uri) -> ApiError {
+async fn unknown_path(uri: Uri) -> ApiError {
     ApiError::not_found(format!("no such path: {}", uri.path()))
 }
 

@@ -43,6 +43,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/apikey/expire", post(api_keys::expire))
         .route("/apikey/{prefix}", delete(api_keys::delete))
         .route("/policy", get(policy::latest).put(policy::set))
+        .route("/policy/check", post(policy::check))
         .route("/policy/history", get(policy::history))
         .route("/health", get(health::database))
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     desk::Desk,
@@ -30,6 +30,15 @@ pub enum Policy {
     /// Put a policy in force
     #[command(aliases = ["put", "update"], after_help = "Example:\n  hsraft policy set --file policy.hujson")]
     Set {
+        /// HuJSON; - reads standard input
+        #[arg(short, long)]
+        file: PathBuf,
+        #[command(flatten)]
+        bypass: Bypass,
+    },
+    /// Say whether a policy could be put in force
+    #[command(after_help = "Example:\n  hsraft policy check --file policy.hujson")]
+    Check {
         /// HuJSON; - reads standard input
         #[arg(short, long)]
         file: PathBuf,
@@ -75,6 +84,12 @@ pub async fn run(word: Policy, desk: &Desk) -> Result<(), Problem> {
             let text = read(&file)?;
             desk.client.put::<PolicyText>("/api/v1/policy", json!({ "policy": text })).await?;
             desk.output.done("Policy updated.")
+        }
+        Policy::Check { file, bypass } => {
+            bypass.refuse()?;
+            let text = read(&file)?;
+            desk.client.post::<Value>("/api/v1/policy/check", json!({ "policy": text })).await?;
+            desk.output.done("Policy is valid")
         }
         Policy::History => {
             let reply: PolicyHistory = desk.client.get("/api/v1/policy/history").await?;

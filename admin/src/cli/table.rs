@@ -49,6 +49,7 @@ pub fn span(milliseconds: u64) -> String {
     match seconds {
         0 => format!("{milliseconds}ms"),
         1..60 => format!("{seconds}s"),
+        60..3600 if seconds % 60 == 0 => format!("{}m", seconds / 60),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
@@ -77,9 +78,14 @@ mod tests {
     fn times() {
         assert_eq!(moment(Some(Timestamp(1_700_000_000_123))).unwrap(), "2023-11-14 22:13:20");
         assert_eq!(moment(None), None);
-        for (ms, text) in
-            [(41, "41ms"), (12_345, "12s"), (61_000, "1m01s"), (7_260_000, "2h01m"), (270_000_000, "3d03h")]
-        {
+        for (ms, text) in [
+            (41, "41ms"),
+            (12_345, "12s"),
+            (61_000, "1m01s"),
+            (900_000, "15m"),
+            (7_260_000, "2h01m"),
+            (270_000_000, "3d03h"),
+        ] {
             assert_eq!(span(ms), text);
         }
     }

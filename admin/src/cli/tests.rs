@@ -277,6 +277,7 @@ fn words_of_headscale() {
         "policy view",
         "policy fetch",
         "policy set -f p.hujson",
+        "policy check -f p.hujson",
         "policy put -f x",
         "policy update --file x",
         "policy set -f x --bypass-grpc-and-access-database-directly",

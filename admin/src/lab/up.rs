@@ -79,21 +79,24 @@ impl<'a> Up<'a> {
         self.memory.save(&self.layout.dir)
     }
 
-    /// Starts who has been a member before; the first member of all founds the cluster.
+    /// Starts who has been a member before; where nobody has, the first one founds the cluster.
     fn start_the_known(&mut self) -> Result<(), Problem> {
+        let is_new = !self.memory.members.iter().any(|known| known.joined);
+        self.memory.members[0].joined |= is_new;
         for index in 0..self.memory.members.len() {
             let place = self.layout.place(index);
-            let known = &mut self.memory.members[index];
-            if known.joined && index > 0 && !files::holds_something(&place.data) {
-                self.output.talk(&format!("{} lost its data folder; it will come in as a new member", place.name));
-                known.joined = false;
-            }
-            if !(known.joined || index == 0) {
+            if !self.memory.members[index].joined {
                 continue;
             }
-            known.joined = true;
             if process::running(&place).is_some() {
                 self.output.talk(&format!("{} is running", place.name));
+                continue;
+            }
+            let others = self.memory.members.iter().filter(|known| known.joined).count() > 1;
+            if others && !files::holds_something(&place.data) {
+                // Started with an empty folder it would found a cluster of its own.
+                self.output.talk(&format!("{} lost its data folder; it will come in as a new member", place.name));
+                self.memory.members[index].joined = false;
                 continue;
             }
             self.start(index, Begin::Serve)?;
@@ -140,14 +143,19 @@ impl<'a> Up<'a> {
         }
         let mut patience = Patience::new(format!("waiting for {} to catch up", place.name));
         loop {
-            let members: Members = door.get("/api/v1/cluster/members").await?;
-            if members.members.iter().any(|member| member.name == place.name && member.role == "voter") {
+            if self.voters(door).await.contains(&place.name) {
                 break;
             }
             self.pause(&mut patience).await?;
         }
         self.memory.members[index].joined = true;
         self.memory.save(&self.layout.dir)
+    }
+
+    /// Names of those that vote; none while the door does not answer.
+    async fn voters(&self, door: &Client) -> Vec<String> {
+        let members = door.get::<Members>("/api/v1/cluster/members").await.unwrap_or_default().members;
+        members.into_iter().filter(|member| member.role == "voter").map(|member| member.name).collect()
     }
 
     /// A member of that name whose data is gone would keep its name for ever.
@@ -165,8 +173,7 @@ impl<'a> Up<'a> {
     async fn wait_for_voters(&mut self, door: &Client) -> Result<(), Problem> {
         let mut patience = Patience::new("waiting for every member to answer");
         loop {
-            let members: Members = door.get("/api/v1/cluster/members").await?;
-            let voters = members.members.iter().filter(|member| member.role == "voter").count();
+            let voters = self.voters(door).await.len();
             let mut answering = 0;
             for index in 0..self.memory.members.len() {
                 let status = client(&self.layout.place(index)).get::<Status>("/api/v1/cluster/status").await;

@@ -8,7 +8,7 @@ use super::types::{Policy, PolicyHistory, PolicyVersion};
 use crate::{
     Api,
     auth::Caller,
-    request::{Json, Query},
+    request::{Empty, Json, Query},
     status::ApiError,
 };
 
@@ -55,8 +55,20 @@ pub(crate) async fn set(
     Extension(caller): Extension<Caller>,
     Json(wish): Json<Set>,
 ) -> Result<Reply<Policy>, ApiError> {
+    read(&wish.policy)?;
     api.propose(&caller, Command::SetPolicy { text: wish.policy.into(), author: caller.by.clone() }).await?;
     let state = api.backend.latest();
     let version = state.policy().ok_or_else(|| ApiError::internal("acl policy not found"))?;
     Ok(Reply(Policy { policy: version.text.to_string(), updated_at: Some(version.set_at) }))
+}
+
+/// `POST /policy/check`: whether [`set`] would take it.
+pub(crate) async fn check(Json(wish): Json<Set>) -> Result<Reply<Empty>, ApiError> {
+    read(&wish.policy)?;
+    Ok(Reply(Empty {}))
+}
+
+/// Texts that mean nothing do not enter the log. The first words are Headscale's; consoles look for them.
+fn read(text: &str) -> Result<::policy::Policy, ApiError> {
+    ::policy::Policy::parse(text).map_err(|error| ApiError::invalid(format!("parsing policy from bytes: {error}")))
 }

@@ -29,7 +29,8 @@ pub(crate) fn view(user: &state_machine::User) -> User {
         display_name: user.display_name.clone(),
         email: user.email.clone(),
         provider_id: user.provider_id.clone(),
-        provider: user.provider.clone(),
+        // Headscale leaves it empty for users made by hand.
+        provider: if user.provider_id.is_empty() { String::new() } else { user.provider.clone() },
         profile_pic_url: user.profile_pic_url.clone(),
     }
 }
