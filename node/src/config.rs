@@ -344,7 +344,7 @@ mod tests {
     }
 
     fn problems(text: &str) -> String {
-        read(text).err().expect("refused").to_string()
+        read(text).expect_err("refused").to_string()
     }
 
     const GOOD: &str = "\
@@ -421,6 +421,16 @@ cluster:
             let told = problems(text);
             assert!(told.contains(expected), "{text:?} told:\n{told}");
         }
+    }
+
+    #[test]
+    fn the_example_is_read_without_a_word() {
+        let config = read(include_str!("../config.example.yaml")).unwrap();
+        assert_eq!(config.warnings, []);
+        let relay = config.options.relay.unwrap();
+        assert_eq!((relay.host_name.as_str(), relay.port), ("hs1.example.com", Some(443)));
+        assert_eq!(config.options.unix_socket_mode, 0o770);
+        assert_eq!(config.options.settings.extra_records.len(), 1);
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Control {
     pub metrics: Metrics,
     /// Cancelled when the member leaves.
     pub drain: CancellationToken,
+    /// Cancelled when it has left; ends what still runs.
+    pub cut: CancellationToken,
     /// Every connection and session, so that drain can wait for them.
     pub tasks: TaskTracker,
     /// `hs1`, for the log's "by".
@@ -78,6 +80,7 @@ pub struct Parts {
     pub metrics: Metrics,
     pub name: String,
     pub noise_private: Zeroizing<[u8; 32]>,
+    pub cut: CancellationToken,
 }
 
 /// Who speaks inside a Noise connection.
@@ -94,13 +97,15 @@ pub struct Peer {
 impl Control {
     /// A control server that accepts nothing by itself: `listen` hands it requests.
     pub fn new(parts: Parts) -> Control {
-        let Parts { cluster, atlas, presence, reports, clock, entropy, limits, metrics, name, noise_private } = parts;
+        let Parts { cluster, atlas, presence, reports, clock, entropy, limits, metrics, name, noise_private, cut } =
+            parts;
         // Nobody has to answer the challenge yet, so one a start will do; its private half is forgotten here.
         let challenge = ChallengeKey(noise::public_key(&entropy.bytes()).0);
         Control {
             noise_public: noise::public_key(&noise_private),
             full_maps: Semaphore::new(FULL_MAPS_MAX),
             drain: CancellationToken::new(),
+            cut,
             tasks: TaskTracker::new(),
             cluster,
             atlas,

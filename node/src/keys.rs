@@ -33,7 +33,7 @@ pub fn private_key_file(path: &Path, disk: &dyn Disk, entropy: &Entropy) -> io::
     if let Some(folder) = path.parent() {
         disk.create_dir_all(folder)?;
     }
-    let text = Zeroizing::new(format!("privkey:{}\n", hex::encode(&*key)));
+    let text = Zeroizing::new(format!("privkey:{}\n", hex::encode(key.as_slice())));
     disk.write(path, text.as_bytes())?;
     Ok(key)
 }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body as AnyBody;
+use axum::{body::Body as AnyBody, extract::ConnectInfo};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -70,16 +70,17 @@ pub async fn clients(mut listener: Box<dyn Listener>, doors: Arc<Doors>, closing
             }
         };
         let Some(seat) = Gate::enter(&doors.gate, from.ip()) else { continue };
-        let (doors, cut) = (doors.clone(), closing.cut.clone());
+        let (doors, closing) = (doors.clone(), closing.clone());
         let tasks = doors.control.tasks.clone();
         tasks.spawn(async move {
             // A connection that has become Noise lives on in a task of its own.
-            cut.run_until_cancelled(client(doors, stream, from, Arc::new(seat))).await;
+            let served = client(doors, stream, from, Arc::new(seat), closing.stop.clone());
+            closing.cut.run_until_cancelled(served).await;
         });
     }
 }
 
-async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Arc<Seat>) {
+async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Arc<Seat>, stop: CancellationToken) {
     let limits = doors.control.limits;
     let stream: BoxStream = match &doors.tls {
         None => stream,
@@ -102,24 +103,35 @@ async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Ar
     };
     let service = service_fn(move |request| {
         let (doors, seat) = (doors.clone(), seat.clone());
-        async move { Ok::<_, Infallible>(route(&doors, request, seat).await) }
+        async move { Ok::<_, Infallible>(route(&doors, request, from, seat).await) }
     });
-    if let Err(error) = http(&limits).serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+    let connection = http(&limits).serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! { biased;
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            // The request under way is answered, an idle connection closes.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::trace!(%from, %error, "connection ended");
     }
 }
 
-/// HTTP/1.1 with everything bounded.
+/// HTTP/1.1 with everything bounded. Nobody needs a Date, and it would not come from the world's clock.
 fn http(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
+        .auto_date_header(false)
         .timer(TokioTimer::new())
         .header_read_timeout(limits.handshake)
         .max_buf_size(limits.head_bytes_max.max(8192));
     builder
 }
 
-async fn route(doors: &Arc<Doors>, request: Request<Incoming>, seat: Arc<Seat>) -> Response<AnyBody> {
+async fn route(doors: &Arc<Doors>, request: Request<Incoming>, from: SocketAddr, seat: Arc<Seat>) -> Response<AnyBody> {
     let path = request.uri().path().to_owned();
     let answer = match (request.method(), path.as_str()) {
         (&Method::GET, "/key") => key::answer(request.uri().query(), doors.control.public_key()),
@@ -133,12 +145,14 @@ async fn route(doors: &Arc<Doors>, request: Request<Incoming>, seat: Arc<Seat>) 
         (&Method::GET, path) if path.starts_with("/register/") => {
             login::page(&doors.control.cluster.latest(), &path["/register/".len()..])
         }
-        _ => return guarded(api(doors, request).await),
+        _ => return guarded(api(doors, request, from).await),
     };
     guarded(answer.map(AnyBody::new))
 }
 
-async fn api(doors: &Doors, request: Request<Incoming>) -> Response<AnyBody> {
+async fn api(doors: &Doors, mut request: Request<Incoming>, from: SocketAddr) -> Response<AnyBody> {
+    // Failed logins are counted by address.
+    request.extensions_mut().insert(ConnectInfo(from));
     match doors.api.clone().oneshot(request.map(AnyBody::new)).await {
         Ok(answer) => answer,
         Err(impossible) => match impossible {},

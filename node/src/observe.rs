@@ -1,6 +1,7 @@
 //! Logs and metrics of a member, and whether it is well.
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use state_machine::State;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Starts writing the log to standard error. `filter` is a level or a filter as `RUST_LOG` takes it; a second call does
@@ -50,6 +51,17 @@ pub struct Metrics {
     pub report_batch: Histogram,
     /// Stream changes per command.
     pub presence_batch: Histogram,
+    tailnet: Tailnet,
+}
+
+/// What the tailnet is made of; counted when somebody looks.
+#[derive(Clone)]
+struct Tailnet {
+    users: IntGauge,
+    nodes: IntGauge,
+    online: IntGauge,
+    expired: IntGauge,
+    routes: IntGauge,
 }
 
 impl Metrics {
@@ -102,7 +114,24 @@ impl Metrics {
             redraw_seconds: histogram("hsraft_atlas_redraw_seconds", "Time to redraw the atlas.", 0.000_05)?,
             report_batch: histogram("hsraft_report_batch_size", "Reports of clients in one command.", 1.0)?,
             presence_batch: histogram("hsraft_presence_batch_size", "Opened and closed streams in one command.", 1.0)?,
+            tailnet: Tailnet {
+                users: gauge("hsraft_users", "Users of the tailnet.")?,
+                nodes: gauge("hsraft_nodes", "Nodes of the tailnet.")?,
+                online: gauge("headscale_connected_nodes", "Nodes that are told online.")?,
+                expired: gauge("hsraft_nodes_expired", "Nodes whose key has expired.")?,
+                routes: gauge("hsraft_routes_served", "Subnet routes some node serves now.")?,
+            },
         })
+    }
+
+    /// Counts the tailnet anew.
+    pub fn count(&self, state: &State) {
+        let Tailnet { users, nodes, online, expired, routes } = &self.tailnet;
+        users.set(state.users().len() as i64);
+        nodes.set(state.nodes().len() as i64);
+        online.set(state.presences().values().filter(|presence| presence.online).count() as i64);
+        expired.set(state.expired().len() as i64);
+        routes.set(state.primaries().len() as i64);
     }
 }
 

@@ -125,6 +125,7 @@ impl Server {
             metrics: metrics.clone(),
             name: options.name.clone(),
             noise_private,
+            cut: closing.cut.clone(),
         }));
         let relay_addr = prepared.as_ref().and_then(relay::Prepared::local_addr);
         let relay = prepared.map(|prepared| prepared.start(cluster.clone(), &world, &tasks, &closing.stop));
@@ -143,7 +144,7 @@ impl Server {
             relay: relay.clone(),
             api: api(&cluster, &world, false),
             tls,
-            gate: Gate::new(limits, metrics),
+            gate: Gate::new(limits, metrics.clone()),
         });
         let metrics_addr = match options.metrics_listen {
             Some(addr) => {
@@ -151,6 +152,7 @@ impl Server {
                 let bound = listener.local_addr().map_err(listening("metrics", addr))?;
                 let wellness = Arc::new(Wellbeing {
                     cluster: cluster.clone(),
+                    metrics: metrics.clone(),
                     registry: registry.clone(),
                     leaving: control.drain.clone(),
                 });
@@ -160,6 +162,10 @@ impl Server {
             None => None,
         };
         if let Some(path) = &options.unix_socket {
+            if let Some(folder) = path.parent() {
+                let made = world.disk.create_dir_all(folder);
+                made.map_err(listening("the local command line", path.display()))?;
+            }
             let opened = world.net.listen_unix(path, options.unix_socket_mode).await;
             let listener = opened.map_err(listening("the local command line", path.display()))?;
             let api = api(&cluster, &world, true);
@@ -277,6 +283,14 @@ impl Server {
             tell("policy", "the file", &applied.answer);
         }
         Ok(())
+    }
+}
+
+/// Whoever drops a server without draining it wants it gone: all its tasks end.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.closing.stop.cancel();
+        self.closing.cut.cancel();
     }
 }
 
@@ -398,12 +412,14 @@ fn api(cluster: &Cluster, world: &World, trusted: bool) -> axum::Router {
 
 struct Wellbeing {
     cluster: Cluster,
+    metrics: Metrics,
     registry: Registry,
     leaving: CancellationToken,
 }
 
 impl Wellness for Wellbeing {
     fn metrics(&self) -> String {
+        self.metrics.count(&self.cluster.latest());
         observe::render(&self.registry)
     }
 

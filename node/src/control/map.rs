@@ -64,13 +64,14 @@ fn stream(control: &Arc<Control>, peer: Peer, node: Arc<Node>, request: MapReque
     }
     // One frame in the channel, one in HTTP/2's hands: a client that does not read holds no more than that.
     let (frames, body) = mpsc::channel(1);
+    let leaving = peer.leaving.child_token();
     let session = Session {
         control: control.clone(),
         node: node.id,
         id: SessionId(control.entropy.u64()),
         coding: coding(&request),
-        frames: frames.clone(),
-        leaving: peer.leaving.clone(),
+        frames,
+        leaving: leaving.clone(),
     };
     if let Some(report) = reports::news(&node, &request) {
         // The stream does not wait: maps are served while the cluster has no leader.
@@ -78,8 +79,7 @@ fn stream(control: &Arc<Control>, peer: Peer, node: Arc<Node>, request: MapReque
         control.clone().tasks.spawn(async move {
             while control.reports.submit(report.clone()).await.is_err() {
                 tokio::select! { biased;
-                    () = peer.leaving.cancelled() => return,
-                    () = frames.closed() => return,
+                    () = leaving.cancelled() => return,
                     () = tokio::time::sleep(REPORT_AGAIN) => {}
                 }
             }

@@ -24,6 +24,7 @@ const KEY_PREFIX_LENGTH: usize = 12;
 
 /// What to do about a request.
 #[derive(Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a plan is moved once, and mostly not made of a command")]
 enum Plan {
     /// The node is in already; nothing is written.
     Known(NodeId),
@@ -277,4 +278,149 @@ fn refused(refusal: &Refusal) -> Answer {
 
 fn timestamp(time: Time) -> Timestamp {
     Timestamp(u64::try_from(time.as_millis()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use state_machine::{Member, PreAuthKey, Revision, Settings, Stamp, UserId};
+    use tailcfg::NodeKey;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    const MACHINE: MachineKey = MachineKey([1; 32]);
+    const SECRET: &str = "0123456789012345678901234567890123456789012345678901234567890123";
+
+    /// A tailnet with one user, one key and one node that came by it.
+    fn tailnet() -> State {
+        let mut state = State::default();
+        let (prefix, secret_sha256) = split_key(&key_text()).unwrap();
+        let commands = [
+            Command::Found {
+                cluster_id: "c".to_owned(),
+                member: Member { id: state_machine::MemberId(1), name: "hs1".to_owned(), ..Member::default() },
+                settings: Settings { server_url: "https://hs.example.com".to_owned(), ..Settings::default() },
+                secrets: Vec::new(),
+            },
+            Command::CreateUser {
+                name: "ann".to_owned(),
+                display_name: String::new(),
+                email: String::new(),
+                profile_pic_url: String::new(),
+            },
+            Command::CreatePreAuthKey {
+                key: PreAuthKey {
+                    prefix: prefix.clone(),
+                    secret_sha256,
+                    user: Some(UserId(1)),
+                    ..PreAuthKey::default()
+                },
+            },
+            Command::RegisterWithKey {
+                client: Registration {
+                    machine_key: MACHINE,
+                    node_key: NodeKey([2; 32]),
+                    hostname: "laptop".to_owned(),
+                    ..Registration::default()
+                },
+                prefix,
+                secret_sha256,
+            },
+        ];
+        for (index, command) in commands.into_iter().enumerate() {
+            let stamp = Stamp { at: NOW, revision: Revision(index as u64 + 1) };
+            state.apply(stamp, command).unwrap();
+        }
+        state
+    }
+
+    fn key_text() -> String {
+        format!("hskey-auth-abcdefghijkl-{SECRET}")
+    }
+
+    fn request(node_key: u8, more: &str) -> RegisterRequest {
+        let key = NodeKey([node_key; 32]);
+        from_client_json(format!(r#"{{"Version":130,"NodeKey":"{key}"{more}}}"#).as_bytes()).unwrap()
+    }
+
+    fn planned(state: &State, machine_key: MachineKey, request: &RegisterRequest) -> Plan {
+        plan(state, NOW, machine_key, request, followed_login(&request.followup))
+    }
+
+    #[test]
+    fn a_node_that_is_in_stays_in_without_a_write() {
+        let state = tailnet();
+        let auth = format!(r#","Auth":{{"AuthKey":"{}"}}"#, key_text());
+        for more in ["", r#","Expiry":"0001-01-01T00:00:00Z""#, &auth, r#","Auth":{"AuthKey":"nonsense"}"#] {
+            assert_eq!(planned(&state, MACHINE, &request(2, more)), Plan::Known(NodeId(1)), "{more}");
+        }
+        let other = r#","Auth":{"AuthKey":"hskey-auth-zzzzzzzzzzzz-1"}"#;
+        assert!(matches!(planned(&state, MACHINE, &request(2, other)), Plan::Propose(Command::RegisterWithKey { .. })));
+    }
+
+    #[test]
+    fn a_logout_comes_before_its_key() {
+        let state = tailnet();
+        let auth = format!(r#","Auth":{{"AuthKey":"{}"}},"Expiry":"1970-01-01T00:02:03Z""#, key_text());
+        let logout = Command::Logout { machine_key: MACHINE, node_key: NodeKey([2; 32]) };
+        assert_eq!(planned(&state, MACHINE, &request(2, &auth)), Plan::Propose(logout));
+        assert_eq!(planned(&state, MACHINE, &request(3, &auth)), Plan::Expired, "nobody to log out");
+    }
+
+    #[test]
+    fn another_machine_gets_nowhere() {
+        let state = tailnet();
+        let auth = format!(r#","Auth":{{"AuthKey":"{}"}}"#, key_text());
+        for more in ["", &auth, r#","Expiry":"1970-01-01T00:02:03Z""#, r#","Followup":"https://x/register/abc""#] {
+            assert_eq!(planned(&state, MachineKey([9; 32]), &request(2, more)), Plan::Stranger, "{more}");
+        }
+    }
+
+    #[test]
+    fn an_end_may_only_come_nearer() {
+        let mut state = tailnet();
+        let expiry = NOW.after(std::time::Duration::from_secs(3600));
+        let wish = format!(r#","Expiry":"{expiry}""#);
+        let sooner = Command::ExpireSooner { machine_key: MACHINE, node_key: NodeKey([2; 32]), expiry };
+        assert_eq!(planned(&state, MACHINE, &request(2, &wish)), Plan::Propose(sooner.clone()));
+        state.apply(Stamp { at: NOW, revision: Revision(9) }, sooner).unwrap();
+        assert_eq!(planned(&state, MACHINE, &request(2, &wish)), Plan::Known(NodeId(1)));
+        let later = NOW.after(std::time::Duration::from_secs(7200));
+        let later = format!(r#","Expiry":"{later}""#);
+        assert_eq!(planned(&state, MACHINE, &request(2, &later)), Plan::Known(NodeId(1)));
+        let after = NOW.after(std::time::Duration::from_secs(4000));
+        assert_eq!(plan(&state, after, MACHINE, &request(2, ""), None), Plan::Expired);
+    }
+
+    #[test]
+    fn newcomers_need_a_key_or_a_person() {
+        let state = tailnet();
+        assert_eq!(planned(&state, MACHINE, &request(3, "")), Plan::Begin);
+        assert_eq!(planned(&state, MACHINE, &request(3, r#","Auth":{"AuthKey":""}"#)), Plan::Begin);
+        for key in
+            ["x", "hskey-auth-", "hskey-auth-abcdefghijkl", "hskey-auth-abcdefghijkl-", "hskey-auth-abc defghijkl-x"]
+        {
+            let more = format!(r#","Auth":{{"AuthKey":"{key}"}}"#);
+            assert_eq!(planned(&state, MACHINE, &request(3, &more)), Plan::BadKey, "{key}");
+        }
+        let follow = r#","Followup":"https://hs.example.com/register/abcDEF""#;
+        assert_eq!(planned(&state, MACHINE, &request(3, follow)), Plan::Wait(LoginId("abcDEF".to_owned())));
+    }
+
+    #[test]
+    fn a_login_is_watched_to_its_end() {
+        let mut state = tailnet();
+        let id = LoginId("abc".to_owned());
+        let client = Registration { machine_key: MACHINE, node_key: NodeKey([3; 32]), ..Registration::default() };
+        assert_eq!(progress(&state, NOW, MACHINE, &id), Progress::Over);
+        let begin = Command::BeginLogin { client, id: id.clone() };
+        state.apply(Stamp { at: NOW, revision: Revision(9) }, begin).unwrap();
+        assert_eq!(progress(&state, NOW, MACHINE, &id), Progress::Waiting);
+        assert_eq!(progress(&state, NOW, MachineKey([9; 32]), &id), Progress::Over, "not theirs");
+        let later = NOW.after(std::time::Duration::from_secs(3600));
+        assert_eq!(progress(&state, later, MACHINE, &id), Progress::Over);
+        let reject = Command::RejectLogin { id: id.clone(), reason: "no".to_owned() };
+        state.apply(Stamp { at: NOW, revision: Revision(10) }, reject).unwrap();
+        assert_eq!(progress(&state, NOW, MACHINE, &id), Progress::Rejected("no".to_owned()));
+    }
 }

@@ -28,7 +28,7 @@ pub struct Session {
     pub id: SessionId,
     pub coding: Coding,
     pub frames: mpsc::Sender<Bytes>,
-    /// Cancelled when the connection or the member leaves.
+    /// Cancelled when the connection or the member leaves, and when the session has ended.
     pub leaving: CancellationToken,
 }
 
@@ -78,6 +78,7 @@ impl Session {
     pub async fn run(self) {
         let control = self.control.clone();
         control.metrics.sessions.inc();
+        let _over = self.leaving.clone().drop_guard();
         let ended = self.serve().await;
         control.metrics.sessions.dec();
         control.metrics.sessions_ended.with_label_values(&[ended.label()]).inc();

@@ -51,7 +51,8 @@ pub fn upgrade(control: &Arc<Control>, mut request: Request<Incoming>, seat: Arc
         }
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    control.tasks.spawn(serve(control.clone(), upgraded, initiation, seat));
+    let (served, cut) = (serve(control.clone(), upgraded, initiation, seat), control.cut.clone());
+    control.tasks.spawn(async move { cut.run_until_cancelled(served).await });
     let mut answer = Response::new(Body::Whole(None));
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
@@ -129,6 +130,7 @@ async fn converse(control: Arc<Control>, stream: NoiseStream<BoxStream>) {
     };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .auto_date_header(false)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_PATIENCE)
         .max_concurrent_streams(STREAMS_MAX)
