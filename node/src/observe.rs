@@ -1,5 +1,7 @@
 //! Logs and metrics of a member, and whether it is well.
 
+use std::io::IsTerminal;
+
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use state_machine::State;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
@@ -7,13 +9,18 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 /// Starts writing the log to standard error. `filter` is a level or a filter as `RUST_LOG` takes it; a second call does
 /// nothing.
 pub fn start_logging(filter: &str, json: bool) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The engine tells at `info` what it does with every message; who wants that names it in the filter.
+    let quiet = if filter.contains("openraft") { String::new() } else { ",openraft=warn".to_owned() };
+    let filter =
+        EnvFilter::try_new(format!("{filter}{quiet}")).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
     let registry = tracing_subscriber::registry().with(filter);
     let writer = std::io::stderr;
     let started = if json {
         registry.with(tracing_subscriber::fmt::layer().json().with_writer(writer)).try_init()
     } else {
-        registry.with(tracing_subscriber::fmt::layer().with_writer(writer)).try_init()
+        registry
+            .with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer))
+            .try_init()
     };
     if started.is_err() {
         tracing::debug!("logging was started already");

@@ -18,6 +18,8 @@ use super::{
     too_old,
 };
 
+/// What a login's id starts with, as scripts around Headscale expect it.
+const LOGIN_TAG: &str = "hskey-authreq-";
 const LOGIN_ID_LENGTH: usize = 24;
 const KEY_TAG: &str = "hskey-auth-";
 const KEY_PREFIX_LENGTH: usize = 12;
@@ -188,7 +190,7 @@ async fn propose(control: &Arc<Control>, command: Command) -> Answer {
 
 async fn begin(control: &Arc<Control>, peer: &Peer, request: &RegisterRequest, version: u16) -> Answer {
     let client = registration(control, peer, request, version);
-    let id = LoginId(crate::keys::random_text(&control.entropy, LOGIN_ID_LENGTH));
+    let id = LoginId(format!("{LOGIN_TAG}{}", crate::keys::random_text(&control.entropy, LOGIN_ID_LENGTH)));
     propose(control, Command::BeginLogin { client, id }).await
 }
 
