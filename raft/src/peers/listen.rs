@@ -78,6 +78,8 @@ async fn converse(stream: TlsStream<BoxStream>, caller: Caller, server: PeersSer
     });
     let served = hyper::server::conn::http2::Builder::new(dialer.tasks.clone())
         .timer(TokioTimer::new())
+        // The date would come from the system's clock behind our back, and its moments would show in a simulation.
+        .auto_date_header(false)
         .keep_alive_interval(dialer.silence() * 2)
         .keep_alive_timeout(dialer.silence() * 2)
         .initial_stream_window_size(4 << 20)
