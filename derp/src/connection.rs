@@ -73,7 +73,7 @@ impl Ended {
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) board: Arc<Switchboard>,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Arc<Limits>,
 }
 
@@ -113,7 +113,7 @@ pub(crate) struct Connection {
 
 /// Whether the client calls us its home; takes itself out of the count when the connection ends, however it ends.
 struct Home {
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     is_home: bool,
 }
 
@@ -180,17 +180,20 @@ impl Connection {
     }
 
     /// Serves the client to its end.
-    pub(crate) async fn run(mut self) -> (Ended, BoxStream) {
+    pub(crate) async fn run(&mut self) -> Ended {
         // What came with the introduction is not announced by the socket again.
         let early = std::mem::take(&mut self.reader.partial);
-        let ended = match self.process(&early) {
-            Ok(used) => {
-                self.reader.partial = early[used..].to_vec();
-                poll_fn(|cx| self.poll(cx)).await
-            }
-            Err(ended) => ended,
-        };
-        (ended, self.stream)
+        match self.process(&early) {
+            Ok(used) => self.reader.partial = early[used..].to_vec(),
+            Err(ended) => return ended,
+        }
+        drop(early);
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// What is left, to say goodbye on.
+    pub(crate) fn into_stream(self) -> BoxStream {
+        self.stream
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {

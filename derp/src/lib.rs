@@ -4,10 +4,11 @@
 //! is asked of whoever embeds it ([`Admission`]). Streams arrive opened, so the same code runs over TCP, TLS, pipes and
 //! a simulated network.
 //!
-//! Start reading at [`hub`] (who is here, where a packet goes), then [`connection`] (one client), then [`relay`].
+//! Start reading at [`hub`] (who is here, where a packet goes), then [`connection`] (one client), `reception` (from
+//! a stream to a client), [`relay`].
 //!
 //! ```text
-//!  serve_tls ─► tls ─┐
+//!  serve_tls ─► tls ─┐  reception:
 //!  serve ────────────┴► http ─► answers            probes, captive portals
 //!                         └───► login ─► hello     who are you, may you enter
 //!                                 └────► connection ─ frame ─► switchboard (hub) ─► outbox of another connection
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod options;
 mod outbox;
 mod read_ahead;
+mod reception;
 pub mod relay;
 pub mod stun;
 mod switchboard;

@@ -2,8 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector};
 
-/// All of the relay's numbers. Clones share them.
-#[derive(Clone)]
+/// All of the relay's numbers.
 pub struct Metrics {
     pub accepts: IntCounter,
     pub current_connections: IntGauge,

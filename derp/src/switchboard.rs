@@ -15,11 +15,11 @@ use crate::{
 /// Connects connections.
 pub(crate) struct Switchboard {
     hub: Mutex<Hub<Arc<Outbox>>>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
 }
 
 impl Switchboard {
-    pub(crate) fn new(limits: HubLimits, metrics: Metrics) -> Switchboard {
+    pub(crate) fn new(limits: HubLimits, metrics: Arc<Metrics>) -> Switchboard {
         Switchboard { hub: Mutex::new(Hub::new(limits)), metrics }
     }
 
