@@ -192,7 +192,10 @@ pub fn page(status: &Status) -> String {
          {users} users · {nodes} nodes, {nodes_online} online\n\n"
     );
     page += &table(&status.members).render();
-    page += &footer(&status.summary);
+    page += &match status.verdict {
+        Verdict::NoQuorum => format!("quorum {} of {} · not reached\n", status.summary.quorum, status.summary.voters),
+        _ => footer(&status.summary),
+    };
     for reason in &status.reasons {
         page += &format!("! {reason}\n");
     }

@@ -173,7 +173,8 @@ async fn down(place: Where, output: &Output) -> Result<i32, Problem> {
     }
     let said = match told.len() {
         0 => "no member was running".to_owned(),
-        count => format!("{count} members stopped; their data stays in {}", layout.dir.display()),
+        1 => format!("1 member stopped; all data stays in {}", layout.dir.display()),
+        count => format!("{count} members stopped; all data stays in {}", layout.dir.display()),
     };
     output.done(&said)?;
     Ok(exit::OK)

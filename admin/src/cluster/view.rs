@@ -187,6 +187,11 @@ fn summary(standing: &Standing) -> Summary {
 
 /// One screen about the cluster. `has_quorum`: a read that must be current went through a moment ago.
 pub fn status(state: &State, standing: &Standing, has_quorum: bool) -> Status {
+    // Without a quorum nobody leads, whatever was last heard.
+    let standing = &match has_quorum {
+        true => standing.clone(),
+        false => Standing { leader: None, ..standing.clone() },
+    };
     let Members { members, summary } = members(state, standing, false);
     let name = |id: MemberId| match state.member(id) {
         Some(member) => member.name.clone(),

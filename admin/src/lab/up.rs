@@ -1,6 +1,9 @@
 //! `lab up`: from nothing, or from wherever it stopped, to a healthy cluster with a key to come in.
 
-use std::{process::Child, time::Duration};
+use std::{
+    process::{Child, ExitStatus},
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio::time::Instant;
@@ -214,12 +217,7 @@ impl<'a> Up<'a> {
         for (index, child) in &mut self.children {
             if let Ok(Some(status)) = child.try_wait() {
                 let place = self.layout.place(*index);
-                return Err(Problem::new(format!(
-                    "{} ended at once ({status}); the end of {}:\n{}",
-                    place.name,
-                    place.log.display(),
-                    files::tail(&place.log, 15)
-                )));
+                return Err(ended_at_once(&place, status));
             }
         }
         if Instant::now() >= self.deadline {
@@ -236,6 +234,17 @@ impl<'a> Up<'a> {
         tokio::time::sleep(LOOK_EVERY).await;
         Ok(())
     }
+}
+
+/// Why a member ended: its last word, or the end of its log.
+fn ended_at_once(place: &Place, status: ExitStatus) -> Problem {
+    let end = files::tail(&place.log, 40);
+    let word = end.lines().rev().find_map(|line| line.strip_prefix("hsraft: "));
+    let (name, log) = (&place.name, place.log.display());
+    Problem::new(match word {
+        Some(word) => format!("{name} ended at once: {word}; its log is {log}"),
+        None => format!("{name} ended at once ({status}); the end of {log}:\n{end}"),
+    })
 }
 
 /// What is being waited for, and since when nothing was said.
