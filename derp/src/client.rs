@@ -9,7 +9,7 @@ use world::{BoxStream, Entropy};
 
 use crate::{
     frame::{self, Frame, FrameError, Side, Step},
-    hello::{self, ClientInfo, HelloError, PrivateKey},
+    hello::{Channel, ClientInfo, HelloError, PrivateKey},
     http::{self, ReadError},
 };
 
@@ -84,9 +84,9 @@ impl Client {
             let first = client.next().await?;
             let Frame::ServerKey(relay) = first.frame()? else { return Err(ClientError::Unexpected) };
             client.relay = relay;
-            let introduction = client.introduction(own, info, entropy);
-            client.write(&introduction).await?;
-            client.finish(own).await
+            let channel = Channel::new(own, &relay)?;
+            client.write(&introduction(own, &channel, info, entropy)).await?;
+            client.finish(&channel).await
         };
         timeout(LOGIN_TIMEOUT, connecting).await.unwrap_or(Err(ClientError::Timeout))
     }
@@ -105,13 +105,14 @@ impl Client {
             let mut bytes = b"GET /derp HTTP/1.1\r\nHost: relay\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\
                               Derp-Fast-Start: 1\r\n\r\n"
                 .to_vec();
-            bytes.extend(client.introduction(own, info, entropy));
+            let channel = Channel::new(own, &relay)?;
+            bytes.extend(introduction(own, &channel, info, entropy));
             client.write(&bytes).await?;
             let Frame::ServerKey(shown) = client.next().await?.frame()? else { return Err(ClientError::Unexpected) };
             if shown != relay {
                 return Err(ClientError::Unexpected);
             }
-            client.finish(own).await
+            client.finish(&channel).await
         };
         timeout(LOGIN_TIMEOUT, connecting).await.unwrap_or(Err(ClientError::Timeout))
     }
@@ -149,15 +150,10 @@ impl Client {
         }
     }
 
-    fn introduction(&self, own: &PrivateKey, info: &ClientInfo, entropy: &Entropy) -> Vec<u8> {
-        let sealed = hello::seal_client_info(own, &self.relay, info, entropy.bytes());
-        Frame::ClientInfo { key: own.public(), sealed: &sealed }.to_vec()
-    }
-
-    async fn finish(mut self, own: &PrivateKey) -> Result<Client, ClientError> {
+    async fn finish(mut self, channel: &Channel) -> Result<Client, ClientError> {
         let answer = self.next().await?;
         let Frame::ServerInfo { sealed } = answer.frame()? else { return Err(ClientError::Unexpected) };
-        hello::open_server_info(own, &self.relay, sealed)?;
+        channel.open_server_info(sealed)?;
         Ok(self)
     }
 
@@ -183,4 +179,9 @@ impl Client {
     async fn read_some(&mut self) -> Result<(), ClientError> {
         Ok(http::read_some(&mut self.stream, &mut self.buffer).await?)
     }
+}
+
+fn introduction(own: &PrivateKey, channel: &Channel, info: &ClientInfo, entropy: &Entropy) -> Vec<u8> {
+    let sealed = channel.seal_client_info(info, entropy.bytes());
+    Frame::ClientInfo { key: own.public(), sealed: &sealed }.to_vec()
 }

@@ -19,14 +19,19 @@ use crate::frame::PROTOCOL_VERSION;
 /// Bytes of a box's nonce.
 pub const NONCE_LEN: usize = 24;
 
-/// The relay's own secret. Never shown.
+/// One side's secret, and the public half of it. The secret is never shown.
 #[derive(Clone)]
-pub struct PrivateKey(SecretKey);
+pub struct PrivateKey {
+    secret: SecretKey,
+    public: NodeKey,
+}
 
 impl PrivateKey {
     /// Takes the 32 bytes a key file holds.
     pub fn from_bytes(bytes: [u8; 32]) -> PrivateKey {
-        PrivateKey(SecretKey::from(bytes))
+        let secret = SecretKey::from(bytes);
+        let public = NodeKey(*secret.public_key().as_bytes());
+        PrivateKey { secret, public }
     }
 
     /// A new key.
@@ -36,12 +41,12 @@ impl PrivateKey {
 
     /// What goes into a key file.
     pub fn to_bytes(&self) -> [u8; 32] {
-        self.0.to_bytes()
+        self.secret.to_bytes()
     }
 
     /// The public half.
     pub fn public(&self) -> NodeKey {
-        NodeKey(*self.0.public_key().as_bytes())
+        self.public
     }
 }
 
@@ -90,47 +95,55 @@ pub enum HelloError {
     ZeroKey,
 }
 
-/// Opens what a client of `key` sealed for us.
-pub fn open_client_info(own: &PrivateKey, key: &NodeKey, sealed: &[u8]) -> Result<ClientInfo, HelloError> {
-    if key.is_zero() {
-        return Err(HelloError::ZeroKey);
+/// What two keys share. Making one costs a multiplication on the curve, using it almost nothing.
+pub struct Channel(SalsaBox);
+
+impl Channel {
+    /// Between the holder of `own` and whoever says it is `other`.
+    pub fn new(own: &PrivateKey, other: &NodeKey) -> Result<Channel, HelloError> {
+        if other.is_zero() {
+            return Err(HelloError::ZeroKey);
+        }
+        Ok(Channel(SalsaBox::new(&PublicKey::from(other.0), &own.secret)))
     }
-    client_info_from_json(&open(own, key, sealed)?)
-}
 
-/// Seals a client's introduction; for clients.
-pub fn seal_client_info(own: &PrivateKey, relay: &NodeKey, info: &ClientInfo, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
-    let mut json = serde_json::Map::new();
-    if let Some(mesh_key) = info.mesh_key {
-        json.insert("meshKey".into(), hex::encode(mesh_key).into());
+    /// Opens what a client says about itself. That it opens proves that the client holds its key.
+    pub fn open_client_info(&self, sealed: &[u8]) -> Result<ClientInfo, HelloError> {
+        client_info_from_json(&self.open(sealed)?)
     }
-    json.insert("version".into(), info.version.into());
-    json.insert("CanAckPings".into(), info.can_ack_pings.into());
-    json.insert("IsProber".into(), info.is_prober.into());
-    seal(own, relay, Value::Object(json).to_string().as_bytes(), nonce)
-}
 
-/// Seals the relay's introduction for a client.
-pub fn seal_server_info(own: &PrivateKey, client: &NodeKey, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
-    seal(own, client, format!("{{\"version\":{PROTOCOL_VERSION}}}").as_bytes(), nonce)
-}
+    /// Seals what a client says about itself.
+    pub fn seal_client_info(&self, info: &ClientInfo, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+        let mut json = serde_json::Map::new();
+        if let Some(mesh_key) = info.mesh_key {
+            json.insert("meshKey".into(), hex::encode(mesh_key).into());
+        }
+        json.insert("version".into(), info.version.into());
+        json.insert("CanAckPings".into(), info.can_ack_pings.into());
+        json.insert("IsProber".into(), info.is_prober.into());
+        self.seal(Value::Object(json).to_string().as_bytes(), nonce)
+    }
 
-/// The version a relay says it speaks; for clients.
-pub fn open_server_info(own: &PrivateKey, relay: &NodeKey, sealed: &[u8]) -> Result<u64, HelloError> {
-    let json: Value = serde_json::from_slice(&open(own, relay, sealed)?).map_err(|_| HelloError::NotJson)?;
-    Ok(json.get("version").and_then(Value::as_u64).unwrap_or(0))
-}
+    /// Seals what the relay says about itself.
+    pub fn seal_server_info(&self, nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+        self.seal(format!("{{\"version\":{PROTOCOL_VERSION}}}").as_bytes(), nonce)
+    }
 
-fn open(own: &PrivateKey, other: &NodeKey, sealed: &[u8]) -> Result<Vec<u8>, HelloError> {
-    let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(HelloError::TooShort)?;
-    let opener = SalsaBox::new(&PublicKey::from(other.0), &own.0);
-    opener.decrypt(GenericArray::from_slice(nonce), sealed).map_err(|_| HelloError::Sealed)
-}
+    /// The version a relay says it speaks.
+    pub fn open_server_info(&self, sealed: &[u8]) -> Result<u64, HelloError> {
+        let json: Value = serde_json::from_slice(&self.open(sealed)?).map_err(|_| HelloError::NotJson)?;
+        Ok(json.get("version").and_then(Value::as_u64).unwrap_or(0))
+    }
 
-fn seal(own: &PrivateKey, other: &NodeKey, text: &[u8], nonce: [u8; NONCE_LEN]) -> Vec<u8> {
-    let sealer = SalsaBox::new(&PublicKey::from(other.0), &own.0);
-    let sealed = sealer.encrypt(GenericArray::from_slice(&nonce), text).expect("a few hundred bytes can be sealed");
-    [&nonce[..], &sealed].concat()
+    fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, HelloError> {
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(HelloError::TooShort)?;
+        self.0.decrypt(GenericArray::from_slice(nonce), sealed).map_err(|_| HelloError::Sealed)
+    }
+
+    fn seal(&self, text: &[u8], nonce: [u8; NONCE_LEN]) -> Vec<u8> {
+        let sealed = self.0.encrypt(GenericArray::from_slice(&nonce), text);
+        [&nonce[..], &sealed.expect("a few hundred bytes can be sealed")].concat()
+    }
 }
 
 /// Go matches names without regard to case and ignores what it does not know; other clients rely on both.
@@ -170,14 +183,18 @@ mod tests {
         (PrivateKey::from_bytes([0x11; 32]), PrivateKey::from_bytes([0x22; 32]))
     }
 
+    fn channels() -> (Channel, Channel) {
+        let (client, relay) = keys();
+        (Channel::new(&client, &relay.public()).unwrap(), Channel::new(&relay, &client.public()).unwrap())
+    }
+
     #[test]
     fn an_introduction_goes_both_ways() {
-        let (client, relay) = keys();
+        let (client, relay) = channels();
         let info = ClientInfo { version: 2, mesh_key: Some([7; 32]), can_ack_pings: true, is_prober: false };
-        let sealed = seal_client_info(&client, &relay.public(), &info, [9; 24]);
-        assert_eq!(open_client_info(&relay, &client.public(), &sealed), Ok(info));
-        let sealed = seal_server_info(&relay, &client.public(), [8; 24]);
-        assert_eq!(open_server_info(&client, &relay.public(), &sealed), Ok(2));
+        let sealed = client.seal_client_info(&info, [9; 24]);
+        assert_eq!(relay.open_client_info(&sealed), Ok(info));
+        assert_eq!(client.open_server_info(&relay.seal_server_info([8; 24])), Ok(2));
     }
 
     /// Both boxes were computed from the definitions (RFC 7748, XSalsa20, RFC 8439's Poly1305), not by this library.
@@ -191,25 +208,27 @@ mod tests {
              ce902111b5d68524935652b1a16fbfc21be3b4a3ed66992a",
         )
         .unwrap();
+        let (_, channel) = channels();
         let info = ClientInfo { version: 2, can_ack_pings: true, ..ClientInfo::default() };
-        assert_eq!(open_client_info(&relay, &client.public(), &client_info), Ok(info));
+        assert_eq!(channel.open_client_info(&client_info), Ok(info));
         let server_info = "44444444444444444444444444444444444444444444444498cc589c163885043e1278210bd48deee3c56f58\
                            4bfdcbc303ff0f3c69";
-        assert_eq!(hex::encode(seal_server_info(&relay, &client.public(), [0x44; 24])), server_info);
+        assert_eq!(hex::encode(channel.seal_server_info([0x44; 24])), server_info);
     }
 
     #[test]
     fn a_changed_or_misdirected_box_does_not_open() {
-        let (client, relay) = keys();
-        let sealed = seal_client_info(&client, &relay.public(), &ClientInfo::default(), [9; 24]);
+        let (client, relay) = channels();
+        let sealed = client.seal_client_info(&ClientInfo::default(), [9; 24]);
         for index in [0, 23, 24, sealed.len() - 1] {
             let mut bad = sealed.clone();
             bad[index] ^= 1;
-            assert_eq!(open_client_info(&relay, &client.public(), &bad), Err(HelloError::Sealed));
+            assert_eq!(relay.open_client_info(&bad), Err(HelloError::Sealed));
         }
-        assert_eq!(open_client_info(&client, &client.public(), &sealed), Err(HelloError::Sealed));
-        assert_eq!(open_client_info(&relay, &client.public(), &sealed[..20]), Err(HelloError::TooShort));
-        assert_eq!(open_client_info(&relay, &NodeKey::default(), &sealed), Err(HelloError::ZeroKey));
+        let other = Channel::new(&keys().0, &keys().0.public()).unwrap();
+        assert_eq!(other.open_client_info(&sealed), Err(HelloError::Sealed));
+        assert_eq!(relay.open_client_info(&sealed[..20]), Err(HelloError::TooShort));
+        assert!(matches!(Channel::new(&keys().0, &NodeKey::default()), Err(HelloError::ZeroKey)));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use world::BoxStream;
 use crate::{
     admission::Admission,
     frame::{self, Frame, FrameError, HEADER_LEN, Side, Step},
-    hello::{self, ClientInfo, HelloError, PrivateKey},
+    hello::{Channel, ClientInfo, HelloError, PrivateKey},
     http::{ReadError, read_some},
     options::MeshKey,
 };
@@ -23,6 +23,8 @@ use crate::{
 pub(crate) struct Newcomer {
     pub(crate) key: NodeKey,
     pub(crate) info: ClientInfo,
+    /// For what the relay says about itself.
+    pub(crate) channel: Channel,
     pub(crate) is_mesh: bool,
     /// What came right behind the introduction.
     pub(crate) rest: Vec<u8>,
@@ -100,20 +102,13 @@ impl Doorman<'_> {
     ) -> Result<Newcomer, Refusal> {
         Frame::ServerKey(self.own.public()).encode(&mut first);
         let within = self.within;
-        let (key, info, rest) =
+        let newcomer =
             timeout(within, self.introduction(stream, &first, early)).await.unwrap_or(Err(Refusal::Timeout))?;
-        if key == self.own.public() {
-            return Err(Refusal::OwnKey);
-        }
-        let is_mesh = match (&info.mesh_key, self.mesh_key) {
-            (Some(shown), Some(ours)) => ours.is(shown),
-            _ => false,
-        };
-        if !is_mesh && !self.admits(&key).await {
-            tracing::debug!(?key, "not admitted");
+        if !newcomer.is_mesh && !self.admits(&newcomer.key).await {
+            tracing::debug!(key = ?newcomer.key, "not admitted");
             return Err(Refusal::NotAdmitted);
         }
-        Ok(Newcomer { key, info, is_mesh, rest })
+        Ok(newcomer)
     }
 
     async fn introduction(
@@ -121,15 +116,23 @@ impl Doorman<'_> {
         stream: &mut BoxStream,
         first: &[u8],
         mut buffer: Vec<u8>,
-    ) -> Result<(NodeKey, ClientInfo, Vec<u8>), Refusal> {
+    ) -> Result<Newcomer, Refusal> {
         stream.write_all(first).await.map_err(|_| Refusal::Closed)?;
         stream.flush().await.map_err(|_| Refusal::Closed)?;
         loop {
             match frame::step(&buffer, Side::Newcomer)? {
                 Step::Frame { frame: Frame::ClientInfo { key, sealed }, used } => {
-                    let info = hello::open_client_info(self.own, &key, sealed)?;
+                    if key == self.own.public() {
+                        return Err(Refusal::OwnKey);
+                    }
+                    let channel = Channel::new(self.own, &key)?;
+                    let info = channel.open_client_info(sealed)?;
+                    let is_mesh = match (&info.mesh_key, self.mesh_key) {
+                        (Some(shown), Some(ours)) => ours.is(shown),
+                        _ => false,
+                    };
                     buffer.drain(..used);
-                    return Ok((key, info, buffer));
+                    return Ok(Newcomer { key, info, channel, is_mesh, rest: buffer });
                 }
                 Step::Frame { .. } | Step::Skip { .. } => {
                     let kind = buffer.first().copied().unwrap_or_default();

@@ -27,7 +27,6 @@ use crate::{
     answers::{self, Answer, Asked, Upgrade},
     connection::{Connection, Ended, Surroundings, Who},
     frame::{Frame, PROTOCOL_VERSION, present},
-    hello,
     http::{self, Head, ReadError},
     hub::{ConnectionId, Seat},
     login::{Doorman, Newcomer, Refusal},
@@ -219,7 +218,7 @@ impl Reception {
         permit: OwnedSemaphorePermit,
     ) -> Guest {
         let Surroundings { board, metrics, limits } = &self.around;
-        let Newcomer { key, info, is_mesh, rest } = newcomer;
+        let Newcomer { key, info, channel, is_mesh, rest } = newcomer;
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags = flag(is_mesh, present::MESH_PEER)
             | flag(info.is_prober, present::PROBER)
@@ -227,7 +226,7 @@ impl Reception {
         let id = ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed));
         let outbox = Arc::new(Outbox::new(&limits.queue));
         // First in the outbox, so first on the wire, whoever sends the client a packet the moment it is known.
-        let sealed = hello::seal_server_info(&self.options.private_key, &key, self.entropy.bytes());
+        let sealed = channel.seal_server_info(self.entropy.bytes());
         outbox.notify(&Frame::ServerInfo { sealed: &sealed });
         if board.is_here(&key) {
             metrics.total_dup_client_conns.inc();

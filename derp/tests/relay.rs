@@ -9,8 +9,9 @@ use derp::{
     Limits, MeshKey, QueueLimits,
     client::{Client, ClientError},
     frame::{Frame, kind},
-    hello::{self, ClientInfo},
+    hello::{Channel, ClientInfo},
 };
+use tailcfg::NodeKey;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -18,6 +19,11 @@ use tokio::{
 
 async fn send(client: &mut Client, to: u8, text: &str) {
     client.send(&Frame::SendPacket { to: key(to), packet: text.as_bytes() }).await.unwrap();
+}
+
+/// What client 1 would tell a relay, sealed.
+fn introduction_for(relay: NodeKey) -> Vec<u8> {
+    Channel::new(&secret(1), &relay).unwrap().seal_client_info(&ClientInfo::default(), [3; 24])
 }
 
 #[tokio::test]
@@ -152,7 +158,7 @@ async fn a_fast_start_sends_no_http_answer() {
 async fn frames_right_behind_the_introduction_are_not_lost() {
     let stage = Stage::new();
     let mut b = stage.client(2).await;
-    let sealed = hello::seal_client_info(&secret(1), &stage.relay.public_key(), &ClientInfo::default(), [3; 24]);
+    let sealed = introduction_for(stage.relay.public_key());
     let mut bytes = b"POST /derp HTTP/1.1\r\nUpgrade: derp\r\n\r\n".to_vec();
     Frame::ClientInfo { key: key(1), sealed: &sealed }.encode(&mut bytes);
     Frame::SendPacket { to: key(2), packet: b"early" }.encode(&mut bytes);
@@ -293,7 +299,7 @@ async fn newcomers_that_say_nothing_are_dropped() {
 async fn introductions_that_are_none() {
     let stage = Stage::new();
     let request = b"GET /derp HTTP/1.1\r\nUpgrade: DERP\r\n\r\n".to_vec();
-    let sealed = hello::seal_client_info(&secret(1), &key(9), &ClientInfo::default(), [3; 24]);
+    let sealed = introduction_for(key(9));
     let for_another_relay = Frame::ClientInfo { key: key(1), sealed: &sealed }.to_vec();
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("bad_frame", Frame::SendPacket { to: key(1), packet: b"" }.to_vec()),
