@@ -40,6 +40,18 @@ pub struct Log {
     pub json: bool,
 }
 
+impl Log {
+    /// What tracing is told: a level, or a filter as it stands in the file (`info,openraft=debug`).
+    pub fn filter(&self) -> String {
+        match self.level.as_str() {
+            "debug" | "trace" => format!("{},openraft=info,h2=info,hyper=info", self.level),
+            // Headscale's words for what tracing calls error.
+            "fatal" | "panic" => "error".to_owned(),
+            level => level.to_owned(),
+        }
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {

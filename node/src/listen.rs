@@ -1,11 +1,13 @@
 //! Ports, TLS, and who gets which path.
 
+mod gate;
+pub mod tls;
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,12 +16,11 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tailcfg::{DerpAdmitClientRequest, DerpAdmitClientResponse, from_client_json};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
-use world::{BoxStream, Disk, Listener};
+use world::{BoxStream, Listener};
 
 use crate::{
     control::{
@@ -28,9 +29,10 @@ use crate::{
         key, ts2021,
     },
     login,
-    observe::Metrics,
-    options::{Limits, TlsFiles},
+    options::Limits,
 };
+
+pub use gate::{Gate, Seat};
 
 /// After an `accept` that failed: no more file descriptors, most likely.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -288,135 +290,5 @@ pub async fn metrics(
             });
             cut.run_until_cancelled(http(&limits).serve_connection(TokioIo::new(stream), service)).await;
         });
-    }
-}
-
-/// TLS with files of ours. Only HTTP/1.1 is offered: clients leave it for Noise, which HTTP/2 would not let them.
-pub fn tls_config(files: &TlsFiles, disk: &dyn Disk) -> io::Result<Arc<ServerConfig>> {
-    let (chain, key) = tls_files(files, disk)?;
-    let invalid = |error: String| io::Error::new(io::ErrorKind::InvalidData, error);
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| invalid(format!("{}: {error}", files.cert.display())))?;
-    let key =
-        PrivateKeyDer::from_pem_slice(&key).map_err(|error| invalid(format!("{}: {error}", files.key.display())))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| invalid(error.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| invalid(format!("{} and {}: {error}", files.cert.display(), files.key.display())))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-/// Chain and key as they lie on disk.
-pub fn tls_files(files: &TlsFiles, disk: &dyn Disk) -> io::Result<(Vec<u8>, zeroize::Zeroizing<Vec<u8>>)> {
-    let read = |path: &std::path::Path| {
-        disk.read(path)?
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display())))
-    };
-    Ok((read(&files.cert)?, zeroize::Zeroizing::new(read(&files.key)?)))
-}
-
-/// Counts connections.
-pub struct Gate {
-    limits: Limits,
-    metrics: Metrics,
-    counts: Mutex<Counts>,
-}
-
-#[derive(Default)]
-struct Counts {
-    all: usize,
-    /// Connections that have not proved a machine key, by address.
-    strangers: BTreeMap<IpAddr, usize>,
-}
-
-impl Gate {
-    /// Nobody is here yet.
-    pub fn new(limits: Limits, metrics: Metrics) -> Arc<Gate> {
-        Arc::new(Gate { limits, metrics, counts: Mutex::default() })
-    }
-
-    /// A seat for a connection; `None` when there is none left, in all or for this address.
-    fn enter(gate: &Arc<Gate>, from: IpAddr) -> Option<Seat> {
-        gate.metrics.connections.inc();
-        let mut counts = gate.counts.lock().expect("nothing panics under this lock");
-        let strangers = counts.strangers.get(&from).copied().unwrap_or(0);
-        let full = match () {
-            () if counts.all >= gate.limits.connections_max => Some("all"),
-            () if strangers >= gate.limits.strangers_per_address_max => Some("address"),
-            () => None,
-        };
-        if let Some(reason) = full {
-            gate.metrics.connections_refused.with_label_values(&[reason]).inc();
-            return None;
-        }
-        counts.all += 1;
-        counts.strangers.insert(from, strangers + 1);
-        gate.metrics.connections_open.inc();
-        Some(Seat { gate: gate.clone(), stranger: Mutex::new(Some(from)) })
-    }
-}
-
-/// One connection's place; given back when dropped.
-pub struct Seat {
-    gate: Arc<Gate>,
-    stranger: Mutex<Option<IpAddr>>,
-}
-
-impl Seat {
-    /// The client has proved its machine key: its address no longer counts it.
-    pub fn proved(&self) {
-        let from = self.stranger.lock().expect("nothing panics under this lock").take();
-        if let Some(from) = from {
-            self.gate.counts.lock().expect("nothing panics under this lock").forget(from);
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.proved();
-        self.gate.counts.lock().expect("nothing panics under this lock").all -= 1;
-        self.gate.metrics.connections_open.dec();
-    }
-}
-
-impl Counts {
-    fn forget(&mut self, from: IpAddr) {
-        if let Some(count) = self.strangers.get_mut(&from) {
-            *count -= 1;
-            if *count == 0 {
-                self.strangers.remove(&from);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn seats_are_counted_and_given_back() {
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        let limits = Limits { connections_max: 3, strangers_per_address_max: 2, ..Limits::default() };
-        let gate = Gate::new(limits, metrics.clone());
-        let (here, there) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let first = Gate::enter(&gate, here).unwrap();
-        let _second = Gate::enter(&gate, here).unwrap();
-        assert!(Gate::enter(&gate, here).is_none(), "two strangers are enough");
-        first.proved();
-        let third = Gate::enter(&gate, here).unwrap();
-        assert!(Gate::enter(&gate, there).is_none(), "three are enough in all");
-        drop(third);
-        drop(first);
-        assert!(Gate::enter(&gate, there).is_some());
-        assert_eq!(metrics.connections_refused.with_label_values(&["address"]).get(), 1);
-        assert_eq!(metrics.connections_refused.with_label_values(&["all"]).get(), 1);
-        assert_eq!(metrics.connections_open.get(), 1);
     }
 }

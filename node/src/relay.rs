@@ -87,7 +87,7 @@ fn certificate(options: &options::Relay, world: &World) -> io::Result<Option<der
     let invalid = |error: derp::CertificateError| io::Error::new(io::ErrorKind::InvalidData, error);
     match &options.tls {
         Some(files) => {
-            let (chain, key) = listen::tls_files(files, &*world.disk)?;
+            let (chain, key) = listen::tls::files(files, &*world.disk)?;
             derp::Certificate::from_pem(&chain, &key).map(Some).map_err(invalid)
         }
         None if options.listen.is_some() => {

@@ -79,7 +79,7 @@ impl Server {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)?;
         let own_tls = match &options.client_tls {
-            Some(files) => Some(listen::tls_config(files, &*world.disk).map_err(StartError::Certificate)?),
+            Some(files) => Some(listen::tls::config(files, &*world.disk).map_err(StartError::Certificate)?),
             None => None,
         };
         let client_port = options.client_listen.port();

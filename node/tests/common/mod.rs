@@ -37,6 +37,8 @@ impl Member {
         let world = world::real::world();
         let mut options = Options::new("hs1", folder.path());
         options.timing = raft::Timing::test();
+        // Nobody is spared by a slow goodbye here.
+        options.limits.drain = Duration::from_secs(2);
         change(&mut options);
         let server = Server::start(options, world.clone()).await.unwrap();
         Member { server, world, _folder: folder }
