@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use state_machine::{Answer, Command, JoinRole, MemberId, Refusal, State};
+use state_machine::{Answer, Command, JoinRole, MemberId, State};
 
 use crate::cluster::view::Standing;
 
@@ -14,8 +14,6 @@ pub enum Failure {
     NoQuorum(String),
     /// The answer did not come in time; the change may have happened.
     Unknown(String),
-    /// The state machine said no.
-    Refused(Refusal),
     /// The wish itself does not fit (no such member, the last voter, …).
     Unfit(String),
     /// This member is stopping or broken.

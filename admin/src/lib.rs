@@ -37,11 +37,14 @@ use state_machine::{State, Timestamp};
 
 use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
 
+/// Fills bytes with randomness.
+pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
 /// What the router needs to know that the cluster does not tell it.
 #[derive(Clone)]
 pub struct RouterOptions {
-    /// Fills bytes with randomness: the world's entropy.
-    pub random: Arc<dyn Fn(&mut [u8]) + Send + Sync>,
+    /// The world's entropy.
+    pub random: Random,
     /// The time of day: the world's clock.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// No key is asked for: only for the unix socket.

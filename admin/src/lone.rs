@@ -160,7 +160,7 @@ impl Backend for Lone {
                 expires_at: Timestamp(self.now.load(Ordering::Relaxed)).after(ttl),
                 used_by: None,
             };
-            self.apply(Command::CreateJoinToken { token }).map_err(Failure::Refused)?;
+            self.apply(Command::CreateJoinToken { token }).map_err(|refusal| Failure::Unfit(refusal.to_string()))?;
             Ok(format!("hsr1.c1.pin.{id}.secret"))
         })
     }
@@ -178,7 +178,7 @@ impl Backend for Lone {
     fn remove_member(&self, id: MemberId) -> BoxFuture<'_, Result<(), Failure>> {
         Box::pin(async move {
             self.alive()?;
-            self.apply(Command::RemoveMember { id }).map_err(Failure::Refused)?;
+            self.apply(Command::RemoveMember { id }).map_err(|refusal| Failure::Unfit(refusal.to_string()))?;
             self.contacts.lock().unwrap().retain(|(known, _)| *known != id);
             Ok(())
         })

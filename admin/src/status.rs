@@ -50,7 +50,6 @@ pub fn of_failure(failure: &Failure) -> (StatusCode, Code) {
     match failure {
         Failure::NoQuorum(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
-        Failure::Refused(refusal) => of_refusal(refusal),
         Failure::Unfit(_) => (StatusCode::CONFLICT, Code::FailedPrecondition),
         Failure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
     }
@@ -103,7 +102,6 @@ impl From<Failure> for ApiError {
     fn from(failure: Failure) -> ApiError {
         let (status, code) = of_failure(&failure);
         let message = match failure {
-            Failure::Refused(refusal) => refusal.to_string(),
             Failure::NoQuorum(why) => {
                 format!("the cluster has no quorum at the moment ({why}); nothing changed, try again")
             }
