@@ -25,6 +25,7 @@ pub mod http;
 pub mod hub;
 mod login;
 pub mod metrics;
+mod newcomers;
 pub mod options;
 mod outbox;
 mod read_ahead;

@@ -76,6 +76,8 @@ pub struct Limits {
     pub clients_max: usize,
     /// Connections that have not.
     pub newcomers_max: usize,
+    /// The same from one IPv4 address or IPv6 /64.
+    pub newcomers_per_source_max: usize,
     /// For the TLS handshake, for a request's head and for the introduction, each.
     pub handshake_timeout: Duration,
     /// How long a stranger may wait for the news that it was admitted meanwhile: a node that has just registered may
@@ -105,6 +107,7 @@ impl Default for Limits {
         Limits {
             clients_max: 50_000,
             newcomers_max: 2_000,
+            newcomers_per_source_max: 500,
             handshake_timeout: Duration::from_secs(10),
             admission_patience: Duration::from_secs(2),
             write_timeout: Duration::from_secs(2),

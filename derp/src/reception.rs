@@ -31,6 +31,7 @@ use crate::{
     hub::{ConnectionId, Seat},
     login::{Doorman, Newcomer, Refusal},
     metrics::Metrics,
+    newcomers::{Newcomers, Place},
     options::RelayOptions,
     outbox::Outbox,
     read_ahead::ReadAhead,
@@ -53,7 +54,7 @@ pub(crate) struct Reception {
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) public_key: NodeKey,
     next_id: AtomicU64,
-    newcomers: Arc<Semaphore>,
+    newcomers: Newcomers,
     pub(crate) clients: Arc<Semaphore>,
     /// Counts calls of `recheck`.
     pub(crate) rechecks: watch::Sender<u64>,
@@ -75,7 +76,7 @@ impl Reception {
             identity,
             public_key,
             next_id: AtomicU64::new(1),
-            newcomers: Arc::new(Semaphore::new(limits.newcomers_max.min(Semaphore::MAX_PERMITS))),
+            newcomers: Newcomers::new(limits.newcomers_max, limits.newcomers_per_source_max),
             clients: Arc::new(Semaphore::new(clients_max(limits.clients_max) as usize)),
             rechecks: watch::Sender::new(0),
             draining: watch::Sender::new(false),
@@ -85,14 +86,15 @@ impl Reception {
     }
 
     pub(crate) async fn serve(self: Arc<Self>, stream: BoxStream, from: SocketAddr) {
-        let greeted = Box::pin(self.greet(stream, from)).await;
+        let greeted = Box::pin(async { self.greet(stream, from, self.knock(from)?).await }).await;
         self.host(greeted).await;
     }
 
     pub(crate) async fn serve_tls(self: Arc<Self>, stream: BoxStream, from: SocketAddr) {
         let greeted = Box::pin(async {
+            let place = self.knock(from)?;
             let stream = self.accept_tls(stream).await?;
-            self.greet(stream, from).await
+            self.greet(stream, from, place).await
         })
         .await;
         self.host(greeted).await;
@@ -114,12 +116,12 @@ impl Reception {
         }
     }
 
-    pub(crate) fn newcomer_permit(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.newcomers.clone().try_acquire_owned().map_err(|_| Refusal::Full)
+    /// A place for somebody who has yet to say who it is.
+    pub(crate) fn knock(&self, from: SocketAddr) -> Result<Place, Refusal> {
+        self.newcomers.admit(from.ip()).ok_or(Refusal::Full)
     }
 
     async fn accept_tls(&self, stream: BoxStream) -> Result<BoxStream, Refusal> {
-        let _permit = self.newcomer_permit()?;
         let acceptor = TlsAcceptor::from(self.tls.clone());
         let accept =
             acceptor.accept_with(ReadAhead::new(stream), |session| session.set_buffer_limit(Some(TLS_BUFFER_BYTES)));
@@ -131,8 +133,12 @@ impl Reception {
     }
 
     /// Answers requests until one is for a relayed connection, and lets that client in.
-    async fn greet(self: &Arc<Self>, mut stream: BoxStream, from: SocketAddr) -> Result<Option<Box<Guest>>, Refusal> {
-        let permit = self.newcomer_permit()?;
+    async fn greet(
+        self: &Arc<Self>,
+        mut stream: BoxStream,
+        from: SocketAddr,
+        place: Place,
+    ) -> Result<Option<Box<Guest>>, Refusal> {
         let mut buffer = Vec::new();
         let mut is_first = true;
         loop {
@@ -146,7 +152,7 @@ impl Reception {
             is_first = false;
             let answer = match Asked::of(&head.path) {
                 Asked::Derp => match self.upgrade(&head) {
-                    Ok(first) => return self.let_in(stream, from, &head, first, buffer, permit).await.map(Some),
+                    Ok(first) => return self.let_in(stream, from, &head, first, buffer, place).await.map(Some),
                     Err(answer) => answer,
                 },
                 asked => {
@@ -190,7 +196,7 @@ impl Reception {
         head: &Head,
         first: Vec<u8>,
         early: Vec<u8>,
-        newcomer: OwnedSemaphorePermit,
+        place: Place,
     ) -> Result<Box<Guest>, Refusal> {
         self.around.metrics.accepts.inc();
         let mut doorman = Doorman {
@@ -201,11 +207,11 @@ impl Reception {
             patience: self.around.limits.admission_patience,
             within: self.around.limits.handshake_timeout,
         };
-        let newcomer_is = doorman.let_in(&mut stream, first, early).await?;
+        let newcomer = doorman.let_in(&mut stream, first, early).await?;
         let permit = self.clients.clone().try_acquire_owned().map_err(|_| Refusal::Full)?;
-        drop(newcomer);
+        drop(place);
         let is_ideal = head.header("ideal-node").is_none_or(str::is_empty);
-        Ok(Box::new(self.seat(newcomer_is, stream, from, is_ideal, permit)))
+        Ok(Box::new(self.seat(newcomer, stream, from, is_ideal, permit)))
     }
 
     /// Gives a client its place in the hub.

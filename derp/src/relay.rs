@@ -5,6 +5,7 @@ use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use rustls::ServerConfig;
 use tailcfg::NodeKey;
 use tokio::{
+    runtime::Handle,
     sync::watch,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -51,7 +52,7 @@ impl Relay {
     /// that are shared with other services.
     pub async fn serve_or_return(&self, mut stream: BoxStream, from: SocketAddr) -> Option<BoxStream> {
         // Too many newcomers already: this one is dropped like those of `serve`.
-        let permit = self.reception.newcomer_permit().ok()?;
+        let place = self.reception.knock(from).ok()?;
         let mut seen = Vec::new();
         let limit = self.reception.around.limits.handshake_timeout;
         let head = timeout(limit, async {
@@ -70,7 +71,7 @@ impl Relay {
             matches!(Asked::of(&head.path), Asked::Derp | Asked::Probe | Asked::Generate204 | Asked::BootstrapDns)
         });
         let stream: BoxStream = Box::new(Rewound::new(seen, stream));
-        drop(permit);
+        drop(place);
         if !ours {
             return Some(stream);
         }
@@ -148,10 +149,11 @@ impl Relay {
     }
 
     async fn on_own_threads<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) {
+        let here = Handle::try_current().map(|current| current.id()).ok();
         match &self.reception.options.runtime {
             // Dropping the caller's future ends the work too.
-            Some(runtime) => drop(AbortOnDropHandle::new(runtime.spawn(work)).await),
-            None => drop(work.await),
+            Some(runtime) if here != Some(runtime.id()) => drop(AbortOnDropHandle::new(runtime.spawn(work)).await),
+            _ => drop(work.await),
         }
     }
 }

@@ -374,6 +374,21 @@ async fn too_many_clients_are_refused() {
 }
 
 #[tokio::test]
+async fn who_only_knocks_does_not_keep_others_out_forever() {
+    let stage = Stage::with(Limits { newcomers_per_source_max: 1, ..limits() }, |_| {});
+    let silent = stage.pipe(100);
+    assert!(matches!(stage.try_client(1, ClientInfo::default()).await, Err(ClientError::Closed | ClientError::Io(_))));
+    drop(silent);
+    while stage.metrics().refused.with_label_values(&["closed"]).get() == 0 {
+        tokio::task::yield_now().await;
+    }
+    // Those who are in do not count.
+    let (mut a, mut b) = (stage.client(1).await, stage.client(2).await);
+    settle(&mut a).await;
+    settle(&mut b).await;
+}
+
+#[tokio::test]
 async fn homes_are_counted() {
     let stage = Stage::new();
     let mut a = stage.client(1).await;

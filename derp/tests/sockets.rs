@@ -2,7 +2,10 @@
 
 mod common;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use common::{SOON, Stage, key, limits, next, secret, settle};
 use derp::{SelfSigned, client::Client, frame::Frame, hello::ClientInfo, stun};
@@ -11,9 +14,16 @@ use rustls::{
     pki_types::ServerName,
     version::{TLS12, TLS13},
 };
-use tokio::time::timeout;
+use tokio::{runtime::Runtime, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use world::BoxStream;
+
+/// Threads of the relay's own, as in production.
+fn threads() -> &'static Runtime {
+    static THREADS: OnceLock<Runtime> = OnceLock::new();
+    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    THREADS.get_or_init(|| build().expect("threads can be started"))
+}
 
 /// A stage whose relay is served on a port, and a client's configuration that trusts it.
 async fn stage() -> (Stage, SocketAddr, RootCertStore) {
@@ -23,7 +33,7 @@ async fn stage() -> (Stage, SocketAddr, RootCertStore) {
     roots.add(certificate.leaf().clone()).unwrap();
     let stage = Stage::with(limits(), |options| {
         options.certificate = Some(certificate);
-        options.runtime = Some(tokio::runtime::Handle::current());
+        options.runtime = Some(threads().handle().clone());
     });
     let mut listener = world.net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -100,7 +110,12 @@ async fn plain_text_on_the_tls_port_is_refused() {
     // An alert, perhaps, and then the end.
     drop(timeout(SOON, stream.read_to_end(&mut answer)).await.unwrap());
     assert!(!answer.starts_with(b"HTTP"));
-    assert_eq!(stage.metrics().refused.with_label_values(&["tls"]).get(), 1);
+    let counted = async {
+        while stage.metrics().refused.with_label_values(&["tls"]).get() != 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, counted).await.unwrap();
 }
 
 #[tokio::test]
