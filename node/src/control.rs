@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::{Clock, Entropy};
 use zeroize::Zeroizing;
 
-use crate::{observe::Metrics, options::Limits, presence::Presence};
+use crate::{listen::Seat, observe::Metrics, options::Limits, presence::Presence};
 use body::{Answer, text};
 use reports::Reports;
 
@@ -84,7 +84,7 @@ pub struct Parts {
 }
 
 /// Who speaks inside a Noise connection.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Peer {
     /// Proved by the handshake.
     pub machine_key: MachineKey,
@@ -92,6 +92,8 @@ pub struct Peer {
     pub version: u16,
     /// Cancelled when the connection ends or is about to be ended: its streams end first.
     pub leaving: CancellationToken,
+    /// Anybody can complete a handshake with a throw-away key: the connection is a stranger's until a node speaks on it.
+    pub seat: Arc<Seat>,
 }
 
 impl Control {

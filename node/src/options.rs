@@ -119,7 +119,8 @@ pub struct Relay {
 pub struct Limits {
     /// Open connections in all.
     pub connections_max: usize,
-    /// Connections of one address that have not proved a machine key yet. A load balancer counts as one address.
+    /// Connections of one address on which no node of the tailnet has spoken yet. A load balancer counts as one
+    /// address.
     pub strangers_per_address_max: usize,
     /// From the first byte of a connection to the end of its handshake.
     pub handshake: Duration,

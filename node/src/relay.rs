@@ -1,6 +1,6 @@
 //! The embedded DERP's doorman: sockets, certificate, and who may come in.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
 
 use raft::Cluster;
 use state_machine::RelayFacts;
@@ -114,6 +114,7 @@ impl Prepared {
         let runtime = self.runtime.clone().unwrap_or_else(Handle::current);
         let mut options = derp::RelayOptions::new(self.private_key);
         options.certificate = self.certificate;
+        options.bootstrap_dns = bootstrap_dns(&self.facts);
         options.runtime = self.runtime;
         let verify = self.options.verify_clients;
         let admission = {
@@ -138,6 +139,15 @@ impl Prepared {
             });
         }
         relay
+    }
+}
+
+/// What clients without DNS may ask: the relay's own name, where its addresses were given.
+fn bootstrap_dns(facts: &RelayFacts) -> BTreeMap<String, Vec<IpAddr>> {
+    let addresses: Vec<IpAddr> = [&facts.ipv4, &facts.ipv6].iter().filter_map(|text| text.parse().ok()).collect();
+    match addresses.is_empty() || facts.host_name.parse::<IpAddr>().is_ok() {
+        true => BTreeMap::new(),
+        false => BTreeMap::from([(facts.host_name.clone(), addresses)]),
     }
 }
 

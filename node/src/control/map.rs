@@ -39,6 +39,7 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         Some(node) if node.machine_key == peer.machine_key => node.clone(),
         _ => return text(StatusCode::NOT_FOUND, "node not found"),
     };
+    peer.seat.proved();
     match request.kind() {
         MapRequestKind::Update => update(control, &node, &request).await,
         MapRequestKind::Stream => stream(control, peer, node, request),

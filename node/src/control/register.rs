@@ -62,15 +62,19 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
     if request.node_key.is_zero() {
         return text(StatusCode::BAD_REQUEST, "a registration needs a NodeKey");
     }
-    let followed = followed_login(&request.followup);
-    let state = control
-        .state_with(|state| {
-            state.node_by_key(&request.node_key).is_some()
-                || followed.as_ref().is_some_and(|id| state.login(id).is_some())
-        })
-        .await;
-    match plan(&state, control.now(), peer.machine_key, &request, followed) {
-        Plan::Known(node) => registered(&state, node),
+    let decide =
+        |state: &State| plan(state, control.now(), peer.machine_key, &request, followed_login(&request.followup));
+    let mut state = control.cluster.latest();
+    let mut planned = decide(&state);
+    if must_be_certain(&planned, &state) {
+        state = control.cluster.confirm().await.unwrap_or(state);
+        planned = decide(&state);
+    }
+    match planned {
+        Plan::Known(node) => {
+            peer.seat.proved();
+            registered(&state, node)
+        }
         Plan::Expired => json(&key_expired()),
         Plan::Stranger => text(StatusCode::UNAUTHORIZED, "node exists with a different machine key"),
         Plan::BadKey => refused(&Refusal::KeyUnknown),
@@ -81,6 +85,16 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         Plan::Propose(command) => propose(control, command).await,
         Plan::Begin => begin(control, &peer, &request, version).await,
         Plan::Wait(login) => wait(control, &peer, &request, version, login).await,
+    }
+}
+
+/// Whether a state that lags a little could mislead. What is proposed is judged by the log itself; but a client that is
+/// told that its key has expired makes a new one, and one whose login is not known begins another.
+fn must_be_certain(plan: &Plan, state: &State) -> bool {
+    match plan {
+        Plan::Expired => true,
+        Plan::Wait(login) => state.login(login).is_none(),
+        Plan::Known(_) | Plan::Stranger | Plan::Propose(_) | Plan::Begin | Plan::BadKey => false,
     }
 }
 

@@ -89,10 +89,7 @@ async fn serve(control: Arc<Control>, upgraded: OnUpgrade, initiation: Vec<u8>, 
     };
     control.metrics.handshakes.with_label_values(&[result]).inc();
     match secured {
-        Ok(Ok(stream)) => {
-            seat.proved();
-            converse(control, stream).await;
-        }
+        Ok(Ok(stream)) => converse(control, stream, seat).await,
         Ok(Err(error)) => tracing::debug!(%error, "no Noise connection"),
         Err(_) => tracing::debug!("a Noise handshake took too long"),
     }
@@ -115,11 +112,11 @@ async fn secure(
 }
 
 /// HTTP/2 until the client leaves or we do.
-async fn converse(control: Arc<Control>, stream: NoiseStream<BoxStream>) {
+async fn converse(control: Arc<Control>, stream: NoiseStream<BoxStream>, seat: Arc<Seat>) {
     let leaving = CancellationToken::new();
     // Whatever ends the connection ends its streams.
     let _ends_streams = leaving.clone().drop_guard();
-    let peer = Peer { machine_key: stream.peer(), version: stream.version(), leaving: leaving.clone() };
+    let peer = Peer { machine_key: stream.peer(), version: stream.version(), leaving: leaving.clone(), seat };
     tracing::debug!(machine = ?peer.machine_key, version = peer.version, "Noise connection open");
     let service = {
         let (control, peer) = (control.clone(), peer.clone());

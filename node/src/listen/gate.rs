@@ -18,7 +18,7 @@ pub struct Gate {
 #[derive(Default)]
 struct Counts {
     all: usize,
-    /// Connections that have not proved a machine key, by address.
+    /// Connections no node has spoken on yet, by address.
     strangers: BTreeMap<IpAddr, usize>,
 }
 
@@ -56,7 +56,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// The client has proved its machine key: its address no longer counts it.
+    /// A node of the tailnet speaks here: its address no longer counts the connection.
     pub fn proved(&self) {
         let from = self.stranger.lock().expect("nothing panics under this lock").take();
         if let Some(from) = from {
