@@ -3,7 +3,12 @@
 //! A key is found by its public prefix and proved by comparing SHA-256 in constant time. Requests through the unix
 //! socket carry none: who may open the socket is the operating system's decision.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Mutex,
+    time::Duration,
+};
 
 use axum::{
     extract::{ConnectInfo, Request, State as Shared},
@@ -32,6 +37,9 @@ pub struct Guard {
     touched: Mutex<BTreeMap<String, Instant>>,
 }
 
+/// How long a caller with an unknown key waits for this member to catch up.
+const CATCH_UP: Duration = Duration::from_millis(500);
+
 /// Last use is kept coarsely.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
@@ -41,10 +49,10 @@ pub async fn check(Shared(api): Shared<Api>, mut request: Request, next: Next) -
         request.extensions_mut().insert(Caller { by: "cli".into() });
         return next.run(request).await;
     }
-    let state = api.backend.latest();
-    let Some(key) = bearer(request.headers()).and_then(|text| prove(&state, text, (api.options.now)())) else {
+    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let text = bearer(request.headers()).unwrap_or_default().to_owned();
+    let Some(key) = known_key(&api, &text, from).await else {
         // A good key is served even from an address where others fail: behind a proxy all callers share one.
-        let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
         if let Some(wait) = api.guard.throttle.wait(from, Instant::now()) {
             return too_many(wait);
         }
@@ -55,9 +63,25 @@ pub async fn check(Shared(api): Shared<Api>, mut request: Request, next: Next) -
     if key.role == Role::ReadOnly && !matches!(*request.method(), Method::GET | Method::HEAD) {
         return ApiError::forbidden("this API key may read only; use one made with role admin").into_response();
     }
-    touch(&api, key);
+    touch(&api, &key);
     request.extensions_mut().insert(Caller { by: format!("api key {}", key.prefix) });
     next.run(request).await
+}
+
+/// The key a text proves. One that is not known here may have been made at another member a moment ago; that is asked
+/// for callers who have not failed too often.
+async fn known_key(api: &Api, text: &str, from: Option<IpAddr>) -> Option<ApiKey> {
+    let (prefix, _) = secret_text::split(secret_text::API, text)?;
+    let now = (api.options.now)();
+    let state = api.backend.latest();
+    if state.api_key_by_prefix(prefix).is_some() {
+        return prove(&state, text, now).cloned();
+    }
+    if api.guard.throttle.wait(from, Instant::now()).is_some() {
+        return None;
+    }
+    let state = tokio::time::timeout(CATCH_UP, api.backend.confirm()).await.ok()?.ok()?;
+    prove(&state, text, now).cloned()
 }
 
 /// The key a text proves, if it is one of ours and has not expired.

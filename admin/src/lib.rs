@@ -95,6 +95,11 @@ impl Api {
         }
     }
 
+    /// The state to look things up in before changing them: what another member answered a moment ago is in it.
+    async fn current(&self) -> Result<Arc<State>, ApiError> {
+        Ok(self.backend.confirm().await?)
+    }
+
     /// Has a command done; afterwards [`Backend::latest`] shows it.
     async fn propose(
         &self,

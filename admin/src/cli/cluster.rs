@@ -93,7 +93,16 @@ const WATCH_EVERY: Duration = Duration::from_secs(2);
 pub async fn members(args: MembersArgs, desk: &Desk) -> Result<(), Problem> {
     let path = format!("/api/v1/cluster/members?all={}", args.all);
     loop {
-        let reply: Members = desk.client.get(&path).await?;
+        let reply: Members = match desk.client.get(&path).await {
+            Ok(reply) => reply,
+            // Whoever watches wants to see it come back.
+            Err(problem) if args.watch => {
+                desk.output.problem(&problem);
+                tokio::time::sleep(WATCH_EVERY).await;
+                continue;
+            }
+            Err(problem) => return Err(problem),
+        };
         if args.watch && desk.output.format == Format::Human && std::io::stdout().is_terminal() {
             // Clears the screen.
             desk.output.write("\x1b[2J\x1b[H")?;

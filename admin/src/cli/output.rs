@@ -117,9 +117,11 @@ impl Output {
             return Ok(());
         }
         let mut out = io::stdout().lock();
-        out.write_all(text.as_bytes())
-            .and_then(|()| out.flush())
-            .map_err(|error| Problem::new(format!("could not write the result: {error}")))
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            // The reader has seen enough (`| head`).
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(|error| Problem::new(format!("could not write the result: {error}"))),
+        }
     }
 
     /// A line for people on standard error; never part of the data.

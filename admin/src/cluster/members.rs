@@ -51,7 +51,7 @@ pub(crate) async fn transfer_leader(
 ) -> Result<Reply<Empty>, ApiError> {
     let to = match wish.to.as_str() {
         "" => None,
-        text => Some(find(&api.backend.latest(), text)?),
+        text => Some(find(&*api.current().await?, text)?),
     };
     tracing::info!(by = caller.by, ?to, "leadership shall move");
     api.backend.transfer_leader(to).await?;
@@ -64,7 +64,7 @@ pub(crate) async fn remove(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&api.backend.latest(), &id)?;
+    let id = find(&*api.current().await?, &id)?;
     let standing = api.backend.standing();
     if standing.voters.len() == 1 && standing.voters.contains(&id) {
         return Err(ApiError::invalid("this is the last voter; a cluster needs one"));

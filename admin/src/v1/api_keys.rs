@@ -96,7 +96,7 @@ pub(crate) async fn expire(
     Extension(caller): Extension<Caller>,
     Json(which): Json<Which>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let prefix = find(&api.backend.latest(), &which.prefix, &which.id)?;
+    let prefix = find(&*api.current().await?, &which.prefix, &which.id)?;
     api.propose(&caller, Command::ExpireApiKey { prefix }).await?;
     Ok(Reply(Empty {}))
 }
@@ -110,7 +110,7 @@ pub(crate) async fn delete(
 ) -> Result<Reply<Empty>, ApiError> {
     let id = query.get("id").unwrap_or_default();
     let prefix = if prefix == "-" || !id.is_empty() { "" } else { prefix.as_str() };
-    let prefix = find(&api.backend.latest(), prefix, id)?;
+    let prefix = find(&*api.current().await?, prefix, id)?;
     api.propose(&caller, Command::DeleteApiKey { prefix }).await?;
     Ok(Reply(Empty {}))
 }

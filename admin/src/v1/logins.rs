@@ -55,7 +55,7 @@ pub(crate) async fn reject(
     Extension(caller): Extension<Caller>,
     Json(wish): Json<Wish>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&api.backend.latest(), &wish.auth_id)?.id.clone();
+    let id = find(&*api.current().await?, &wish.auth_id)?.id.clone();
     let reason = if wish.reason.is_empty() { "rejected by an administrator".to_owned() } else { wish.reason };
     api.propose(&caller, Command::RejectLogin { id, reason }).await?;
     Ok(Reply(Empty {}))
@@ -66,7 +66,7 @@ async fn finish(api: &Api, caller: &Caller, key: &str, user: &str) -> Result<Rep
         return Err(ApiError::invalid("which user? give a name or an id: --user NAME"));
     }
     // The login may have begun at another member a moment ago.
-    let state = api.backend.confirm().await?;
+    let state = api.current().await?;
     let user = users::find(&state, user)?.id;
     let id = find(&state, key)?.id.clone();
     let command = Command::FinishLogin { id, user, method: RegisterMethod::Cli, expiry: None, seed: api.seed() };

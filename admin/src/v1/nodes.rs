@@ -117,7 +117,7 @@ pub(crate) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let node = find(&api.backend.latest(), &id)?.id;
+    let node = find(&*api.current().await?, &id)?.id;
     api.propose(&caller, Command::DeleteNode { node }).await?;
     Ok(Reply(Empty {}))
 }
@@ -228,7 +228,7 @@ pub(crate) async fn give(
     query: Query,
     Json(wish): Json<Give>,
 ) -> Result<Reply<OneNode>, ApiError> {
-    let user = users::find(&shared.backend.latest(), query.or("user", &wish.user))?.id;
+    let user = users::find(&*shared.current().await?, query.or("user", &wish.user))?.id;
     change(shared, caller, &id, |node| Command::MoveNode { node, user }).await
 }
 
@@ -241,7 +241,7 @@ pub(crate) async fn backfill(
     if !query.is_true("confirmed") {
         return Err(ApiError::invalid("not confirmed, aborting; say confirmed=true"));
     }
-    let before = api.backend.confirm().await?;
+    let before = api.current().await?;
     api.propose(&caller, Command::BackfillAddresses { seed: api.seed() }).await?;
     Ok(Reply(Changes { changes: address_changes(&before, &api.backend.latest()) }))
 }
@@ -272,7 +272,7 @@ async fn change(
     id: &str,
     command: impl FnOnce(NodeId) -> Command,
 ) -> Result<Reply<OneNode>, ApiError> {
-    let node = find(&api.backend.latest(), id)?.id;
+    let node = find(&*api.current().await?, id)?.id;
     api.propose(&caller, command(node)).await?;
     reply(&api.backend.latest(), node)
 }

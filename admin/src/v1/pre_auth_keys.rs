@@ -60,7 +60,7 @@ pub(crate) async fn create(
     Extension(caller): Extension<Caller>,
     Json(wish): Json<Create>,
 ) -> Result<Reply<OnePreAuthKey>, ApiError> {
-    let state = api.backend.latest();
+    let state = api.current().await?;
     let user = match wish.user.as_str() {
         "" | "0" => None,
         text => Some(users::find(&state, text)?.id),
@@ -108,7 +108,7 @@ pub(crate) async fn expire(
     query: Query,
     Json(which): Json<Which>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&api.backend.latest(), &which, &query)?;
+    let id = find(&*api.current().await?, &which, &query)?;
     api.propose(&caller, Command::ExpirePreAuthKey { id }).await?;
     Ok(Reply(Empty {}))
 }
@@ -120,7 +120,7 @@ pub(crate) async fn delete(
     query: Query,
     Json(which): Json<Which>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&api.backend.latest(), &which, &query)?;
+    let id = find(&*api.current().await?, &which, &query)?;
     api.propose(&caller, Command::DeletePreAuthKey { id }).await?;
     Ok(Reply(Empty {}))
 }

@@ -105,7 +105,7 @@ pub(crate) async fn rename(
     Extension(caller): Extension<Caller>,
     Path((id, name)): Path<(String, String)>,
 ) -> Result<Reply<OneUser>, ApiError> {
-    let user = find(&api.backend.latest(), &id)?.id;
+    let user = find(&*api.current().await?, &id)?.id;
     api.propose(&caller, Command::RenameUser { user, name }).await?;
     reply(&api.backend.latest(), user)
 }
@@ -116,7 +116,7 @@ pub(crate) async fn delete(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let user = find(&api.backend.latest(), &id)?.id;
+    let user = find(&*api.current().await?, &id)?.id;
     api.propose(&caller, Command::DeleteUser { user }).await?;
     Ok(Reply(Empty {}))
 }
