@@ -270,12 +270,7 @@ impl Cluster {
         }
         core.tasks.stop();
         core.tasks.ended(Duration::from_secs(2)).await;
-        let closed = async {
-            while !core.closed.is_closed() {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        if timeout(Duration::from_secs(5), closed).await.is_err() {
+        if timeout(Duration::from_secs(5), core.closed.wait()).await.is_err() {
             tracing::warn!("the database was not closed in time");
         }
     }

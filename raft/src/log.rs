@@ -236,7 +236,9 @@ impl RaftLogStorage<Types> for Log {
             let mut facts = self.facts();
             facts.jobs += 1;
             facts.drop_where(|index| index < from);
-            facts.last = last.max(facts.purged);
+            if facts.last.is_some_and(|known| known.index >= from) {
+                facts.last = last.max(facts.purged);
+            }
             (facts.jobs, facts.last)
         };
         let change = Change::DeleteRange(Table::Log, from.to_be_bytes().into(), u64::MAX.to_be_bytes().into());

@@ -119,6 +119,8 @@ struct Job {
 struct Database {
     db: DB,
     _lock: Box<dyn Send + Sync>,
+    /// Dropped last: who waits for it finds the database closed and the folder free.
+    gone: watch::Sender<()>,
 }
 
 impl Database {
@@ -161,7 +163,7 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<(Store, Recovered, watch::Receiver<Option<String>>), OpenError> {
         let StoreOptions { folder, disk, entropy, lock, metrics } = options;
         let mark_path = folder.join(mark::FILE);
-        let database = Database { db: open_database(&folder.join("db"), &*disk)?, _lock: lock };
+        let database = Database { db: open_database(&folder.join("db"), &*disk)?, _lock: lock, gone: watch::Sender::new(()) };
         let mark = Mark::read(&*disk, &mark_path)?;
         let recovered = recover::recover(&database, &mark)?;
 
@@ -265,18 +267,18 @@ impl Store {
 
     /// Something that tells when the database is closed.
     pub fn closed(&self) -> Closed {
-        let database = Arc::downgrade(&self.database);
-        Closed(Box::new(move || database.strong_count() == 0))
+        Closed(self.database.gone.subscribe())
     }
 }
 
 /// Tells when everybody has let go of a database.
-pub struct Closed(Box<dyn Fn() -> bool + Send + Sync>);
+pub struct Closed(watch::Receiver<()>);
 
 impl Closed {
-    /// Whether the database is closed and its folder free.
-    pub fn is_closed(&self) -> bool {
-        (self.0)()
+    /// Resolves when the database is closed and its folder free.
+    pub async fn wait(&self) {
+        let mut gone = self.0.clone();
+        while gone.changed().await.is_ok() {}
     }
 }
 
