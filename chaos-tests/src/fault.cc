@@ -8,10 +8,13 @@
 #include "utilities/fault_injection_env.h"
 
 using ROCKSDB_NAMESPACE::Env;
+using ROCKSDB_NAMESPACE::EnvOptions;
 using ROCKSDB_NAMESPACE::FaultInjectionTestEnv;
 using ROCKSDB_NAMESPACE::NewMemEnv;
 using ROCKSDB_NAMESPACE::Random;
 using ROCKSDB_NAMESPACE::Status;
+using ROCKSDB_NAMESPACE::WritableFile;
+using ROCKSDB_NAMESPACE::WritableFileWrapper;
 
 namespace {
 
@@ -20,9 +23,36 @@ struct Platters {
   std::unique_ptr<Env> memory{NewMemEnv(Env::Default())};
 };
 
+// A file that says it is synced and is not.
+class LyingFile final : public WritableFileWrapper {
+ public:
+  explicit LyingFile(std::unique_ptr<WritableFile> file) : WritableFileWrapper(file.get()), file_(std::move(file)) {}
+  Status Sync() override { return Status::OK(); }
+  Status Fsync() override { return Status::OK(); }
+
+ private:
+  std::unique_ptr<WritableFile> file_;
+};
+
 class SimulatedDisk final : private Platters, public FaultInjectionTestEnv {
  public:
   SimulatedDisk() : FaultInjectionTestEnv(memory.get()) {}
+
+  // From here on new write-ahead logs are never synced, whatever is answered.
+  void Lie() { lying_ = true; }
+
+  Status NewWritableFile(const std::string& name, std::unique_ptr<WritableFile>* file,
+                         const EnvOptions& options) override {
+    Status made = FaultInjectionTestEnv::NewWritableFile(name, file, options);
+    bool is_log = name.size() > 4 && name.compare(name.size() - 4, 4, ".log") == 0;
+    if (made.ok() && lying_ && is_log) {
+      file->reset(new LyingFile(std::move(*file)));
+    }
+    return made;
+  }
+
+ private:
+  bool lying_ = false;
 };
 
 SimulatedDisk* disk_of(void* disk) { return static_cast<SimulatedDisk*>(disk); }
@@ -40,6 +70,8 @@ struct rocksdb_env_t {
 void* chaos_disk_new() { return new SimulatedDisk(); }
 
 rocksdb_env_t* chaos_disk_env(void* disk) { return new rocksdb_env_t{disk_of(disk), false}; }
+
+void chaos_disk_lie(void* disk) { disk_of(disk)->Lie(); }
 
 // From here on nothing reaches the platters.
 void chaos_disk_freeze(void* disk) { disk_of(disk)->SetFilesystemActive(false); }

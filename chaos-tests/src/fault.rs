@@ -8,6 +8,7 @@ use librocksdb_sys as ffi;
 unsafe extern "C" {
     fn chaos_disk_new() -> *mut c_void;
     fn chaos_disk_env(disk: *mut c_void) -> *mut ffi::rocksdb_env_t;
+    fn chaos_disk_lie(disk: *mut c_void);
     fn chaos_disk_freeze(disk: *mut c_void);
     fn chaos_disk_power_loss(disk: *mut c_void, seed: u32, torn: c_int) -> c_int;
     fn chaos_disk_thaw(disk: *mut c_void);
@@ -45,6 +46,12 @@ impl Platters {
     /// What databases are opened in.
     pub fn env(&self) -> rocksdb::Env {
         self.env.clone()
+    }
+
+    /// From here on syncs of write-ahead logs are answered and not done: what the laws must notice.
+    pub fn lie(&self) {
+        // SAFETY: `self.env` keeps the disk alive, and no database is open in it yet.
+        unsafe { chaos_disk_lie(self.disk) }
     }
 
     /// From here on every write fails. Call it before the member is dropped: closing a database must not flush.
@@ -95,6 +102,19 @@ mod tests {
         assert!(db.get("synced").unwrap().is_some());
         assert!(db.get("unsynced").unwrap().is_none());
         assert!(db.get("frozen").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_lying_disk_forgets_what_it_said_was_synced() {
+        let platters = Platters::new();
+        platters.lie();
+        let db = open(&platters);
+        db.put("synced", "1").unwrap();
+        db.flush_wal(true).unwrap();
+        platters.freeze();
+        drop(db);
+        platters.power_loss(7, false);
+        assert!(open(&platters).get("synced").unwrap().is_none());
     }
 
     #[test]

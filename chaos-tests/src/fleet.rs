@@ -36,7 +36,6 @@ pub struct Fleet {
 
 /// What `hsraft lab … -o json` says.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Report {
     pub members: Vec<Member>,
     pub auth_key: String,
@@ -45,7 +44,6 @@ pub struct Report {
 
 /// One member's process.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Member {
     pub name: String,
     pub running: bool,
@@ -66,7 +64,6 @@ impl Member {
 
 /// What a member says of the cluster.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Cluster {
     /// By name.
     pub leader: Option<String>,

@@ -32,6 +32,8 @@ pub struct Plan {
     pub devices: u64,
     /// How long things go wrong, in simulated time.
     pub storm: Duration,
+    /// Disks answer syncs without doing them: the laws must notice.
+    pub lying_disks: bool,
     /// Remember every event as text.
     pub keep_trace: bool,
 }
@@ -121,6 +123,9 @@ impl Simulation<'_> {
         let mut machines = BTreeMap::new();
         for number in 1..=plan.members {
             let machine = Arc::new(Machine::new(&format!("hs{number}"), number, plan.seed));
+            if plan.lying_disks {
+                machine.disk.lie();
+            }
             machines.insert(number, machine.clone());
             let (shared, members) = (shared.clone(), plan.members);
             net.host(machine.name.clone(), move || member::live(machine.clone(), members, shared.clone()));

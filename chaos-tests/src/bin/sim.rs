@@ -35,6 +35,9 @@ struct Arguments {
     /// Simulated seconds in which things go wrong.
     #[arg(long, default_value_t = 20)]
     storm: u64,
+    /// Disks that answer syncs without doing them: the laws must notice, so these seeds must fail.
+    #[arg(long)]
+    lying_disks: bool,
     /// Writes every event of a reproduced run to this file.
     #[arg(long)]
     trace: Option<std::path::PathBuf>,
@@ -46,7 +49,8 @@ fn main() -> Result<()> {
         Some(seed) => reproduce(&arguments, seed),
         None => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(run_all(arguments))
+            let kept = runtime.block_on(run_all(arguments))?;
+            std::process::exit(if kept { 0 } else { 1 });
         }
     }
 }
@@ -63,6 +67,7 @@ fn reproduce(arguments: &Arguments, seed: u64) -> Result<()> {
         members: arguments.members,
         devices: arguments.devices,
         storm: Duration::from_secs(arguments.storm),
+        lying_disks: arguments.lying_disks,
         keep_trace: arguments.trace.is_some(),
     };
     let verdict = sim::run(&plan);
@@ -75,7 +80,8 @@ fn reproduce(arguments: &Arguments, seed: u64) -> Result<()> {
     std::process::exit(if verdict.broken.is_empty() { 0 } else { 1 });
 }
 
-async fn run_all(arguments: Arguments) -> Result<()> {
+/// Runs all seeds; whether every law was kept.
+async fn run_all(arguments: Arguments) -> Result<bool> {
     let jobs = match arguments.jobs {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         jobs => jobs,
@@ -123,10 +129,7 @@ async fn run_all(arguments: Arguments) -> Result<()> {
         all.simulated_secs,
         begun.elapsed().as_secs_f64()
     );
-    if failed > 0 {
-        bail!("{failed} of {} seeds failed", arguments.seeds);
-    }
-    Ok(())
+    Ok(failed == 0)
 }
 
 async fn judge(arguments: &Arguments, seed: u64) -> (u64, Result<Verdict>) {
@@ -174,15 +177,18 @@ async fn run_in_child(arguments: &Arguments, seed: u64) -> Result<Verdict> {
 }
 
 fn child_arguments(arguments: &Arguments, seed: u64) -> Vec<String> {
-    [
+    let numbers = [
         ("--reproduce", seed),
         ("--members", arguments.members),
         ("--devices", arguments.devices),
         ("--storm", arguments.storm),
-    ]
-    .into_iter()
-    .flat_map(|(name, value)| [name.to_string(), value.to_string()])
-    .collect()
+    ];
+    let mut words: Vec<String> =
+        numbers.into_iter().flat_map(|(name, value)| [name.to_string(), value.to_string()]).collect();
+    if arguments.lying_disks {
+        words.push("--lying-disks".into());
+    }
+    words
 }
 
 fn command_line(arguments: &Arguments, seed: u64) -> String {

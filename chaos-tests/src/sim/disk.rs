@@ -34,6 +34,11 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
+    /// Answers syncs from here on without doing them.
+    pub fn lie(&self) {
+        self.platters.lie();
+    }
+
     /// The member is about to die: from here on nothing it does reaches the disk.
     pub fn freeze(&self) {
         self.frozen.store(true, Ordering::Relaxed);
