@@ -15,6 +15,8 @@ use crate::observe::Metrics;
 
 /// Reports in one command.
 const BATCH_MAX: usize = 512;
+/// Bytes in one command, about: a client may fill 64 KiB, and the log takes no command of any size.
+const BYTES_MAX: usize = 1 << 20;
 /// Reports that may wait. Whoever comes later waits outside: the bound is back-pressure.
 const QUEUE_MAX: usize = 4096;
 /// Between two commands, so that a thousand clients with one report each make ten commands and not a thousand.
@@ -55,25 +57,36 @@ async fn batch(cluster: Cluster, by: String, metrics: Metrics, mut waiting: mpsc
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, BATCH_MAX).await > 0 {
         // A client that hung up will send a newer report: the old one must not come after it.
-        let (reports, done): (Vec<_>, Vec<_>) =
-            batch.drain(..).filter(|one| !one.done.is_closed()).map(|one| (one.report, one.done)).unzip();
-        if reports.is_empty() {
-            continue;
-        }
-        metrics.report_batch.observe(reports.len() as f64);
-        let result = match cluster.propose(&by, Command::Report { reports }).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::warn!(%error, reports = done.len(), "reports were not taken");
-                Err(NotTaken)
+        let mut rest = batch.drain(..).filter(|one| !one.done.is_closed()).peekable();
+        while rest.peek().is_some() {
+            let mut bytes = 0;
+            let (mut reports, mut done) = (Vec::new(), Vec::new());
+            while let Some(one) = rest.next_if(|one| reports.is_empty() || bytes + weight(&one.report) <= BYTES_MAX) {
+                bytes += weight(&one.report);
+                reports.push(one.report);
+                done.push(one.done);
             }
-        };
-        for one in done {
-            // The client may have hung up meanwhile.
-            let _ = one.send(result);
+            metrics.report_batch.observe(reports.len() as f64);
+            let result = match cluster.propose(&by, Command::Report { reports }).await {
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, reports = done.len(), "reports were not taken");
+                    Err(NotTaken)
+                }
+            };
+            for one in done {
+                // The client may have hung up meanwhile.
+                let _ = one.send(result);
+            }
         }
         tokio::time::sleep(GAP).await;
     }
+}
+
+/// About how many bytes a report takes in the log.
+fn weight(report: &Report) -> usize {
+    let hostinfo = report.hostinfo.as_ref().map_or(0, |hostinfo| hostinfo.raw.len() + 64 * hostinfo.routable_ips.len());
+    256 + hostinfo + report.endpoints.as_ref().map_or(0, |endpoints| 32 * endpoints.len())
 }
 
 /// What a request says that the state does not know yet. `None`: nothing; then nothing is written.
