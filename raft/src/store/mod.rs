@@ -163,7 +163,8 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<(Store, Recovered, watch::Receiver<Option<String>>), OpenError> {
         let StoreOptions { folder, disk, entropy, lock, metrics } = options;
         let mark_path = folder.join(mark::FILE);
-        let database = Database { db: open_database(&folder.join("db"), &*disk)?, _lock: lock, gone: watch::Sender::new(()) };
+        let database =
+            Database { db: open_database(&folder.join("db"), &*disk)?, _lock: lock, gone: watch::Sender::new(()) };
         let mark = Mark::read(&*disk, &mark_path)?;
         let recovered = recover::recover(&database, &mark)?;
 
