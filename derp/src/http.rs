@@ -68,6 +68,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(HeadError::Malformed);
     };
+    let target = origin_form(target);
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
     let headers: Vec<(String, String)> =
@@ -78,6 +79,16 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Head, usize)>, HeadError> {
     let body = head.header("transfer-encoding").is_some() || head.header("content-length").is_some_and(|n| n != "0");
     head.keep_alive &= !body && !head.header_says("connection", "close");
     Ok(Some((head, used)))
+}
+
+/// A target without scheme and authority. The Rust client writes whole URLs, as to a proxy, and servers must take them
+/// (RFC 9112, 3.2.2).
+fn origin_form(target: &str) -> &str {
+    let Some((_, rest)) = target.split_once("://").filter(|(scheme, _)| !scheme.contains('/')) else { return target };
+    match rest.find(['/', '?']) {
+        Some(end) => &rest[end..],
+        None => "/",
+    }
 }
 
 impl Head {
@@ -180,6 +191,19 @@ mod tests {
         assert_eq!(&bytes[used..], b"\x02\0\0");
         for cut in 0..used {
             assert_eq!(parse(&bytes[..cut]), Ok(None), "{cut}");
+        }
+    }
+
+    #[test]
+    fn whole_urls_are_paths_too() {
+        for (target, path, query) in [
+            ("https://127.0.0.1/derp/latency-check", "/derp/latency-check", ""),
+            ("https://h:8443/derp?x=1", "/derp", "x=1"),
+            ("http://h", "/", ""),
+            ("/other?u=http://h/derp", "/other", "u=http://h/derp"),
+        ] {
+            let (head, _) = parse(format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes()).unwrap().unwrap();
+            assert_eq!((head.path.as_str(), head.query.as_str()), (path, query), "{target}");
         }
     }
 
