@@ -15,6 +15,10 @@ use crate::{
     v1::types::{Policy as PolicyText, PolicyHistory},
 };
 
+/// Said with every change, because believing otherwise would be dangerous.
+const NOT_ENFORCED: &str = "warning: this version keeps the policy and its history but does not enforce it yet: every node reaches \
+                            every other node";
+
 /// What can be done with the policy.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
@@ -83,6 +87,7 @@ pub async fn run(word: Policy, desk: &Desk) -> Result<(), Problem> {
             bypass.refuse()?;
             let text = read(&file)?;
             desk.client.put::<PolicyText>("/api/v1/policy", json!({ "policy": text })).await?;
+            desk.output.talk(NOT_ENFORCED);
             desk.output.done("Policy updated.")
         }
         Policy::Check { file, bypass } => {

@@ -22,7 +22,7 @@ use crate::{
     client::Client,
     cluster::{
         tokens::NewToken,
-        view::{Members, Status, Verdict},
+        view::{Member, Members, Status, Verdict},
     },
     files,
     secret_text::{self, AUTH},
@@ -124,17 +124,15 @@ impl<'a> Up<'a> {
                 if !self.memory.members[index].joined || process::running(&place).is_none() {
                     continue;
                 }
-                let client = client(&place);
-                let status = client.get::<Status>("/api/v1/cluster/status").await;
-                if status.is_ok_and(|status| status.verdict != Verdict::NoQuorum) {
-                    return Ok(client);
+                if answers(&place).await {
+                    return Ok(client(&place));
                 }
             }
             self.pause(&mut patience).await?;
         }
     }
 
-    /// One member comes in with a fresh token and becomes a voter.
+    /// One member comes in with a fresh token and catches up.
     async fn join(&mut self, index: usize, door: &Client) -> Result<(), Problem> {
         let place = self.layout.place(index);
         if process::running(&place).is_none() {
@@ -146,7 +144,8 @@ impl<'a> Up<'a> {
         }
         let mut patience = Patience::new(format!("waiting for {} to catch up", place.name));
         loop {
-            if self.voters(door).await.contains(&place.name) {
+            let seated = self.seated(door).await.iter().any(|(name, _)| *name == place.name);
+            if seated && answers(&place).await {
                 break;
             }
             self.pause(&mut patience).await?;
@@ -155,10 +154,15 @@ impl<'a> Up<'a> {
         self.memory.save(&self.layout.dir)
     }
 
-    /// Names of those that vote; none while the door does not answer.
-    async fn voters(&self, door: &Client) -> Vec<String> {
+    /// Names of those that take part, and whether they vote; none while the door does not answer.
+    async fn seated(&self, door: &Client) -> Vec<(String, bool)> {
         let members = door.get::<Members>("/api/v1/cluster/members").await.unwrap_or_default().members;
-        members.into_iter().filter(|member| member.role == "voter").map(|member| member.name).collect()
+        let role = |member: &Member| match member.role.as_str() {
+            "voter" => Some(true),
+            "learner" => Some(false),
+            _ => None,
+        };
+        members.iter().filter_map(|member| Some((member.name.clone(), role(member)?))).collect()
     }
 
     /// A member of that name whose data is gone would keep its name for ever.
@@ -176,13 +180,12 @@ impl<'a> Up<'a> {
     async fn wait_for_voters(&mut self, door: &Client) -> Result<(), Problem> {
         let mut patience = Patience::new("waiting for every member to answer");
         loop {
-            let voters = self.voters(door).await.len();
+            let voters = self.seated(door).await.iter().filter(|(_, votes)| *votes).count();
             let mut answering = 0;
             for index in 0..self.memory.members.len() {
-                let status = client(&self.layout.place(index)).get::<Status>("/api/v1/cluster/status").await;
-                answering += usize::from(status.is_ok_and(|status| status.verdict != Verdict::NoQuorum));
+                answering += usize::from(answers(&self.layout.place(index)).await);
             }
-            if answering == self.memory.members.len() && voters >= answering {
+            if answering == self.memory.members.len() && voters >= voters_of(answering) {
                 return Ok(());
             }
             self.pause(&mut patience).await?;
@@ -236,6 +239,20 @@ impl<'a> Up<'a> {
     }
 }
 
+/// Whether the member serves certainly current state.
+async fn answers(place: &Place) -> bool {
+    let status = client(place).get::<Status>("/api/v1/cluster/status").await;
+    status.is_ok_and(|status| status.verdict != Verdict::NoQuorum)
+}
+
+/// How many of so many members will vote: numbers of voters are kept odd, and seven are enough. The others stand by.
+fn voters_of(members: usize) -> usize {
+    match members {
+        0..=2 => members,
+        _ => (members - usize::from(members.is_multiple_of(2))).min(7),
+    }
+}
+
 /// Why a member ended: its last word, or the end of its log.
 fn ended_at_once(place: &Place, status: ExitStatus) -> Problem {
     let end = files::tail(&place.log, 40);
@@ -265,5 +282,16 @@ impl Patience {
             self.spoke = now;
         }
         shall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_stand_by() {
+        let voters: Vec<usize> = (1..=9).map(voters_of).collect();
+        assert_eq!(voters, [1, 2, 3, 3, 5, 5, 7, 7, 7]);
     }
 }
