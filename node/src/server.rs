@@ -97,6 +97,9 @@ impl Server {
         let noise_private = noise_key(&cluster).await?;
         cluster.metrics().register(&registry)?;
         tell_drift(&cluster, &options.settings);
+        if cluster.latest().policy().is_some() {
+            tracing::warn!("the policy is kept but not enforced by this version: every node reaches every other node");
+        }
 
         let (tasks, closing) = (TaskTracker::new(), Closing::default());
         let until_cut = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
