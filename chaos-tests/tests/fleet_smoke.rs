@@ -20,6 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_survive_the_death_of_the_leader() {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    // The client leaves the choice to the process.
+    rustls::crypto::ring::default_provider().install_default().expect("nobody chose before");
     let mut fleet = Fleet::up(3).await.unwrap();
     let leader = fleet.leader().await.unwrap();
     let (second, third) = ((leader + 1) % 3, (leader + 2) % 3);
