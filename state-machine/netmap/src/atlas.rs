@@ -29,6 +29,8 @@ pub struct Atlas(Arc<Plates>);
 pub(crate) struct Plates {
     pub state: Arc<State>,
     pub sheets: OrdMap<NodeId, Arc<Sheet>>,
+    /// How long all nodes are as peers, with a comma each.
+    pub peers_bytes: usize,
     /// How many nodes each owner has.
     owners: OrdMap<u64, u64>,
     /// The profiles of those owners.
@@ -59,6 +61,7 @@ impl Atlas {
         let mut plates = Plates {
             state: state.clone(),
             sheets: OrdMap::new(),
+            peers_bytes: 0,
             owners: OrdMap::new(),
             profiles: OrdMap::new(),
             pages: Pages::draw(state),
@@ -80,6 +83,7 @@ impl Atlas {
         let mut plates = Plates {
             state: state.clone(),
             sheets: old.sheets.clone(),
+            peers_bytes: old.peers_bytes,
             owners: old.owners.clone(),
             profiles: old.profiles.clone(),
             pages: old.pages.redraw(&old.state, state),
@@ -146,7 +150,10 @@ impl fmt::Debug for Atlas {
 impl Plates {
     fn put(&mut self, id: NodeId, sheet: Arc<Sheet>) {
         let owner = sheet.facts.owner;
-        let old = self.sheets.insert(id, sheet).map(|old| old.facts.owner);
+        self.peers_bytes += sheet.json.len() + 1;
+        let old = self.sheets.insert(id, sheet);
+        self.peers_bytes -= old.as_ref().map_or(0, |old| old.json.len() + 1);
+        let old = old.map(|old| old.facts.owner);
         if old != Some(owner) {
             let count = self.owners.get(&owner).copied().unwrap_or(0);
             self.owners.insert(owner, count + 1);
@@ -159,6 +166,7 @@ impl Plates {
 
     fn remove(&mut self, id: NodeId) {
         if let Some(sheet) = self.sheets.remove(&id) {
+            self.peers_bytes -= sheet.json.len() + 1;
             self.release(sheet.facts.owner);
         }
     }

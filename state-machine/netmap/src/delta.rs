@@ -50,7 +50,7 @@ pub fn delta(known: &Atlas, latest: &Atlas, viewer: NodeId, moment: &Moment) -> 
         frame.page("Node", &new.self_json(latest.state()));
     }
     if shared.mentions(viewer) {
-        frame.body(&shared.body_without(viewer));
+        frame.body(&shared.body_for(Some(viewer)));
     } else {
         frame.body(&shared.body);
     }
@@ -105,7 +105,7 @@ impl Shared {
         // An order that was given cannot be taken back: clients keep it until their process ends.
         shared.debug = new.pages.debug.clone().filter(|_| old.pages.debug != new.pages.debug);
         shared.capabilities_moved = capability::differ(old.state.settings(), new.state.settings());
-        shared.body = shared.body_without_any(None);
+        shared.body = shared.body_for(None);
         shared
     }
 
@@ -114,25 +114,18 @@ impl Shared {
         in_list(&self.changed) || in_list(&self.patched)
     }
 
-    fn body_without(&self, viewer: NodeId) -> Vec<u8> {
-        self.body_without_any(Some(viewer))
-    }
-
-    fn body_without_any(&self, viewer: Option<NodeId>) -> Vec<u8> {
-        let others = |list: &'_ [Listed]| -> Vec<Bytes> {
-            list.iter().filter(|(id, _)| Some(*id) != viewer).map(|(_, bytes)| bytes.clone()).collect()
-        };
-        let (changed, patched) = (others(&self.changed), others(&self.patched));
-        let bytes: usize = changed.iter().chain(&patched).chain(&self.profiles).map(|page| page.len() + 1).sum();
-        let mut frame = Frame::new(bytes + 1024);
+    /// All pages, without the viewer in the lists of peers.
+    fn body_for(&self, viewer: Option<NodeId>) -> Vec<u8> {
+        let is_other = |(id, _): &Listed| Some(*id) != viewer;
+        let mut frame = Frame::new(self.body.len() + 1024);
         let page = |frame: &mut Frame, name, page: &Option<Bytes>| page.iter().for_each(|page| frame.page(name, page));
         page(&mut frame, "DERPMap", &self.derp_map);
         if !self.removed.is_empty() {
             let ids: Vec<u64> = self.removed.iter().map(|id| id.0).collect();
             frame.page("PeersRemoved", &to_bytes(&ids));
         }
-        frame.list("PeersChanged", changed.iter().map(|peer| &**peer));
-        frame.list("PeersChangedPatch", patched.iter().map(|patch| &**patch));
+        frame.list("PeersChanged", self.changed.iter().filter(|one| is_other(one)).map(|(_, peer)| &**peer));
+        frame.list("PeersChangedPatch", self.patched.iter().filter(|one| is_other(one)).map(|(_, patch)| &**patch));
         page(&mut frame, "DNSConfig", &self.dns);
         page(&mut frame, "Domain", &self.domain);
         page(&mut frame, "PacketFilters", &self.filters);

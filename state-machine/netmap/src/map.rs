@@ -20,9 +20,8 @@ pub fn full(atlas: &Atlas, viewer: NodeId, moment: &Moment) -> Option<Vec<u8>> {
     let plates = atlas.plates();
     let pages = &plates.pages;
     let peers = || plates.sheets.iter().filter(|(id, _)| **id != viewer).map(|(_, sheet)| &*sheet.json);
-    let bytes: usize = peers().map(|peer| peer.len() + 1).sum();
 
-    let mut frame = Frame::new(bytes + pages.dns.len() + pages.derp_map.len() + 4096);
+    let mut frame = Frame::new(plates.peers_bytes + pages.dns.len() + pages.derp_map.len() + 4096);
     frame.page("Node", &sheet.self_json(&plates.state));
     frame.page("DERPMap", &pages.derp_map);
     frame.list("Peers", peers());
