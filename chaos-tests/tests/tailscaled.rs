@@ -2,7 +2,11 @@
 //!
 //! Looks for the programs named by TAILSCALED and TAILSCALE, then on PATH; says so and passes when there are none.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use chaos_tests::fleet::Fleet;
 use tokio::{
@@ -32,7 +36,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn log_in(fleet: &Fleet, daemon: &PathBuf, cli: &PathBuf, name: &str, member: usize) -> Daemon {
+    async fn log_in(fleet: &Fleet, daemon: &Path, cli: &Path, name: &str, member: usize) -> Daemon {
         let folder = tempfile::Builder::new().prefix("ts-").tempdir().unwrap();
         let socket = folder.path().join("sock").display().to_string();
         let child = Command::new(daemon)
@@ -50,7 +54,7 @@ impl Daemon {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        let daemon = Daemon { cli: cli.clone(), socket, _child: child, _folder: folder };
+        let daemon = Daemon { cli: cli.to_path_buf(), socket, _child: child, _folder: folder };
         let url = fleet.report.members[member].url.clone();
         let up = [
             "up",

@@ -41,7 +41,9 @@ pub trait Clock: Send + Sync {
 
 /// Where randomness comes from: the operating system, or the seed of a simulation.
 #[derive(Clone)]
-pub struct Entropy(Arc<Mutex<dyn FnMut(&mut [u8]) + Send>>);
+pub struct Entropy(Arc<Mutex<Source>>);
+
+type Source = dyn FnMut(&mut [u8]) + Send;
 
 impl Entropy {
     /// Wraps a source that fills the whole slice with random bytes.
