@@ -14,7 +14,9 @@ async fn tokens_are_for_one_member_and_one_cluster() {
     let (one, foreign) = (here.found().await, elsewhere.found().await);
 
     let good = token(&one).await;
-    let two = Place::new("hs2").try_join(&one, &good).await.unwrap();
+    // A member whose folder goes away stops: the place must outlive it.
+    let second = Place::new("hs2");
+    let two = second.try_join(&one, &good).await.unwrap();
     assert_eq!(code(Place::new("hs3").try_join(&two, &good).await), 10, "used");
 
     let brief = one.create_join_token(Duration::from_millis(1), "", JoinRole::Voter, "test").await.unwrap();
