@@ -116,6 +116,11 @@ impl Relay {
         self.reception.identity.replace(certificate);
     }
 
+    /// The certificate clients are shown now, without what stands behind it.
+    pub fn certificate_leaf(&self) -> Option<rustls::pki_types::CertificateDer<'static>> {
+        self.reception.identity.current().cert.first().cloned()
+    }
+
     /// The relay's side of TLS, for ports that accept TLS themselves.
     pub fn tls_config(&self) -> Arc<ServerConfig> {
         self.reception.tls.clone()

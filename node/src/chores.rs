@@ -4,16 +4,19 @@
 //! its own: it looks at the state, proposes a command, and looks again. (Announcing a member to the others is the log's
 //! own business.)
 
+mod derp_map;
 mod elapse;
 mod member_loss;
 mod settings_drift;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use raft::Cluster;
 use state_machine::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use world::Clock;
+use world::{Clock, World};
+
+use crate::options::Options;
 
 pub use settings_drift::{differences, differing_keys};
 
@@ -21,7 +24,8 @@ pub use settings_drift::{differences, differing_keys};
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Starts all chores; they end with `stop`.
-pub fn start(cluster: &Cluster, clock: &Arc<dyn Clock>, name: &str, tasks: &TaskTracker, stop: &CancellationToken) {
+pub fn start(cluster: &Cluster, world: &World, options: &Options, tasks: &TaskTracker, stop: &CancellationToken) {
+    let (name, clock) = (&options.name, &world.clock);
     let until_stop = |chore: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = stop.clone();
         tasks.spawn(async move {
@@ -30,6 +34,9 @@ pub fn start(cluster: &Cluster, clock: &Arc<dyn Clock>, name: &str, tasks: &Task
     };
     until_stop(Box::pin(elapse::run(cluster.clone(), clock.clone(), name.to_owned())));
     until_stop(Box::pin(member_loss::run(cluster.clone(), name.to_owned())));
+    if !options.derp.urls.is_empty() {
+        until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));
+    }
 }
 
 fn now(clock: &dyn Clock) -> Timestamp {

@@ -13,6 +13,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use raft::Timing;
@@ -20,9 +21,10 @@ use thiserror::Error;
 use url::Url;
 use world::Disk;
 
-use crate::options::{Limits, NoisePrivate, Options, Relay, Start, TlsFiles};
+use crate::options::{DerpMaps, Limits, NoisePrivate, Options, Regions, Relay, Start, TlsFiles};
 use document::Document;
 pub use document::Problem;
+pub use values::derp_map;
 
 /// A configuration that was read.
 #[derive(Debug)]
@@ -106,14 +108,14 @@ pub fn from_text(
         d.odd("server_url", "is https, but this member speaks plain HTTP; something in front of it must terminate TLS");
     }
     let client_url = d.text("cluster.client_url").unwrap_or_default().trim_end_matches('/').to_owned();
-    let derp_regions = derp_regions(d, read);
+    let derp = derp_maps(d, env, read);
     let options = Options {
         peer_advertise: peer_advertise(d, peer_listen),
         relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, client_tls.is_some()),
         start: Start::Found,
         noise_private: noise_private(text, read),
         policy: policy(d, read),
-        derp_regions,
+        derp,
         client_listen,
         client_tls,
         client_url,
@@ -325,26 +327,40 @@ fn relay(
     })
 }
 
-/// `derp.paths`: maps in Headscale's spelling; a later file wins, a `null` region takes an earlier one away.
-fn derp_regions(d: &mut Document, read: &dyn Fn(&Path) -> Option<String>) -> Vec<state_machine::DerpRegion> {
-    let mut regions = BTreeMap::new();
+/// Shorter, and the server of the map would take us for an attack.
+const DERP_EVERY_MIN: Duration = Duration::from_secs(60);
+/// Never again: the year 2126 is somebody else's.
+const DERP_ONCE: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+fn derp_maps(d: &mut Document, env: &BTreeMap<String, String>, read: &dyn Fn(&Path) -> Option<String>) -> DerpMaps {
+    let mut urls = Vec::new();
+    for text in d.list("derp.urls") {
+        match Url::parse(&text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host_str().is_some() => urls.push(url),
+            _ => d.wrong("derp.urls", &format!("{text:?} must start with https:// or http:// and name a host")),
+        }
+    }
+    let every = match d.flag("derp.auto_update_enabled") {
+        Some(false) => DERP_ONCE,
+        _ => d.span("derp.update_frequency").unwrap_or(DerpMaps::default().every).max(DERP_EVERY_MIN),
+    };
+    let authorities = env.get("SSL_CERT_FILE").map(PathBuf::from);
+    DerpMaps { fixed: derp_regions(d, read), urls, every, authorities }
+}
+
+/// `derp.paths`: a later file wins, a `null` region takes an earlier one away.
+fn derp_regions(d: &mut Document, read: &dyn Fn(&Path) -> Option<String>) -> Regions {
+    let mut regions = Regions::new();
     for path in d.list("derp.paths") {
         let parsed = read(Path::new(&path))
             .ok_or_else(|| format!("cannot read {path}"))
-            .and_then(|text| values::derp_map(&text).map_err(|why| format!("{path}: {why}")));
+            .and_then(|text| derp_map(&text).map_err(|why| format!("{path}: {why}")));
         match parsed {
-            Ok(map) => {
-                for (id, region) in map {
-                    match region {
-                        Some(region) => regions.insert(id, region),
-                        None => regions.remove(&id),
-                    };
-                }
-            }
+            Ok(map) => regions.extend(map),
             Err(why) => d.wrong("derp.paths", &why),
         }
     }
-    regions.into_values().collect()
+    regions
 }
 
 #[cfg(test)]
@@ -436,8 +452,26 @@ cluster:
     }
 
     #[test]
-    fn the_example_is_read_without_a_word() {
-        let config = read(include_str!("../config.example.yaml")).unwrap();
+    fn maps_come_from_files_and_urls() {
+        let text = "server_url: http://x\ndns: {magic_dns: false}\nderp:\n  urls: [https://maps.example.com/derp.json]\n  \
+                    paths: [a.yaml, b.yaml]\n  update_frequency: 24h\n";
+        let read = |path: &Path| match path.to_str() {
+            Some("a.yaml") => Some("regions: {1: {regioncode: a}, 2: {regioncode: b}}".to_owned()),
+            _ => Some("regions: {1: null, 3: {regioncode: c}}".to_owned()),
+        };
+        let derp = from_text(text, "c.yaml", Path::new(""), &BTreeMap::new(), &read).unwrap().options.derp;
+        assert_eq!((derp.urls[0].as_str(), derp.every.as_secs()), ("https://maps.example.com/derp.json", 86_400));
+        let codes: Vec<String> = derp.fixed_regions().into_iter().map(|region| region.code).collect();
+        assert_eq!(codes, ["b", "c"]);
+        assert_eq!(derp.fixed[&1], None, "takes a fetched one away too");
+        let told = problems("server_url: http://x\ndns: {magic_dns: false}\nderp:\n  urls: [ftp://x/y]\n");
+        assert!(told.contains("c.yaml:4: derp.urls: \"ftp://x/y\" must start with https://"), "{told}");
+    }
+
+    /// The one sample is also what an operator copies.
+    #[test]
+    fn the_sample_is_read_without_a_word() {
+        let config = read(include_str!("../../deploy/config/config.yaml")).unwrap();
         assert_eq!(config.warnings, []);
         let relay = config.options.relay.unwrap();
         assert_eq!((relay.host_name.as_str(), relay.port), ("hs1.example.com", Some(443)));

@@ -8,6 +8,9 @@
 //! | `server.rs` | [`Server`]: build, serve, drain |
 //! | `config.rs`, `config/` | Headscale-shaped file → [`options::Options`] |
 //! | `listen.rs` | ports, TLS, and who gets which path |
+//! | `wellness.rs` | is this member well? the checks behind `/readyz` |
+//! | `reload.rs` | what SIGHUP takes over |
+//! | `fetch.rs` | one small file over HTTP |
 //! | `control.rs`, `control/` | the paths a Tailscale client knows |
 //! | `login.rs` | the page a client sends people to |
 //! | `atlas.rs` | the one task that redraws the atlas when the state moves |
@@ -20,6 +23,7 @@ pub mod atlas;
 mod chores;
 pub mod config;
 pub mod control;
+mod fetch;
 mod keys;
 mod listen;
 mod login;
@@ -27,7 +31,9 @@ pub mod observe;
 pub mod options;
 mod presence;
 mod relay;
+pub mod reload;
 mod server;
+mod wellness;
 
 pub use options::Options;
 pub use server::{Server, StartError};

@@ -25,11 +25,12 @@ use world::{BoxStream, Listener};
 use crate::{
     control::{
         Control,
-        body::{Answer, empty, json, text, with_type},
+        body::{Answer, empty, json, text},
         key, ts2021,
     },
     login,
     options::Limits,
+    wellness::Wellness,
 };
 
 pub use gate::{Gate, Seat};
@@ -56,22 +57,34 @@ pub struct Closing {
     pub cut: CancellationToken,
 }
 
-/// Accepts clients until told to stop.
-pub async fn clients(mut listener: Box<dyn Listener>, doors: Arc<Doors>, closing: Closing) {
+/// The one way to accept: hands every stream to `serve` until told to stop. An `accept` that fails is told and tried
+/// again: it lacks file descriptors most likely, and somebody will close one.
+pub async fn accept(
+    mut listener: Box<dyn Listener>,
+    what: &'static str,
+    stop: CancellationToken,
+    mut serve: impl FnMut(BoxStream, SocketAddr),
+) {
     loop {
         let accepted = tokio::select! { biased;
-            () = closing.stop.cancelled() => return,
+            () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (stream, from) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, from)) => serve(stream, from),
             Err(error) => {
-                tracing::warn!(%error, "could not accept a client");
+                tracing::warn!(what, %error, "could not accept a connection");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
             }
-        };
-        let Some(seat) = Gate::enter(&doors.gate, from.ip()) else { continue };
+        }
+    }
+}
+
+/// Serves clients until told to stop.
+pub async fn clients(listener: Box<dyn Listener>, doors: Arc<Doors>, closing: Closing) {
+    let stop = closing.stop.clone();
+    accept(listener, "clients", stop, |stream, from| {
+        let Some(seat) = Gate::enter(&doors.gate, from.ip()) else { return };
         let (doors, closing) = (doors.clone(), closing.clone());
         let tasks = doors.control.tasks.clone();
         tasks.spawn(async move {
@@ -79,7 +92,8 @@ pub async fn clients(mut listener: Box<dyn Listener>, doors: Arc<Doors>, closing
             let served = client(doors, stream, from, Arc::new(seat), closing.stop.clone());
             closing.cut.run_until_cancelled(served).await;
         });
-    }
+    })
+    .await;
 }
 
 async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Arc<Seat>, stop: CancellationToken) {
@@ -220,75 +234,39 @@ fn with_origin(mut answer: Answer) -> Answer {
 
 /// Serves a router to whoever may open the unix socket.
 pub async fn local(
-    mut listener: Box<dyn Listener>,
+    listener: Box<dyn Listener>,
     api: axum::Router,
     limits: Limits,
     tasks: TaskTracker,
     closing: Closing,
 ) {
-    loop {
-        let stream = tokio::select! { biased;
-            () = closing.stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept on the unix socket");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
-                    continue;
-                }
-            },
-        };
+    accept(listener, "the local command line", closing.stop, |stream, _| {
         let (api, cut) = (api.clone(), closing.cut.clone());
         tasks.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| api.clone().oneshot(request.map(AnyBody::new)));
             cut.run_until_cancelled(http(&limits).serve_connection(TokioIo::new(stream), service)).await;
         });
-    }
-}
-
-/// What the metrics port tells.
-pub trait Wellness: Send + Sync {
-    /// All metrics as text.
-    fn metrics(&self) -> String;
-    /// `Err` says what is missing for serving clients fully.
-    fn ready(&self) -> Result<(), String>;
+    })
+    .await;
 }
 
 /// Serves `/metrics`, `/livez` and `/readyz`.
 pub async fn metrics(
-    mut listener: Box<dyn Listener>,
-    wellness: Arc<dyn Wellness>,
+    listener: Box<dyn Listener>,
+    wellness: Arc<Wellness>,
     limits: Limits,
     tasks: TaskTracker,
     closing: Closing,
 ) {
-    loop {
-        let stream = tokio::select! { biased;
-            () = closing.stop.cancelled() => return,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "could not accept on the metrics port");
-                    tokio::time::sleep(ACCEPT_AGAIN).await;
-                    continue;
-                }
-            },
-        };
+    accept(listener, "metrics", closing.stop, |stream, _| {
         let (wellness, cut) = (wellness.clone(), closing.cut.clone());
         tasks.spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
-                let answer = match request.uri().path() {
-                    "/metrics" => with_type(StatusCode::OK, "text/plain; version=0.0.4", wellness.metrics().into()),
-                    "/livez" => text(StatusCode::OK, "ok\n"),
-                    "/readyz" => match wellness.ready() {
-                        Ok(()) => text(StatusCode::OK, "ok\n"),
-                        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-                    },
-                    _ => text(StatusCode::NOT_FOUND, "paths: /metrics /livez /readyz\n"),
-                };
-                async move { Ok::<_, Infallible>(answer) }
+                let wellness = wellness.clone();
+                async move { Ok::<_, Infallible>(wellness.answer(&request).await) }
             });
             cut.run_until_cancelled(http(&limits).serve_connection(TokioIo::new(stream), service)).await;
         });
-    }
+    })
+    .await;
 }

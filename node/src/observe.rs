@@ -4,15 +4,28 @@ use std::io::IsTerminal;
 
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use state_machine::State;
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
+
+/// Changes what the log tells while it runs. Cheap to clone.
+#[derive(Clone)]
+pub struct LogFilter(Option<reload::Handle<EnvFilter, tracing_subscriber::Registry>>);
+
+impl LogFilter {
+    /// Another filter from now on; why not, if not. The old one stays then.
+    pub fn set(&self, filter: &str) -> Result<(), String> {
+        let filter = EnvFilter::try_new(with_quiet_engine(filter)).map_err(|error| error.to_string())?;
+        match &self.0 {
+            Some(handle) => handle.reload(filter).map_err(|error| error.to_string()),
+            None => Err("the log was started by somebody else".to_owned()),
+        }
+    }
+}
 
 /// Starts writing the log to standard error. `filter` is a level or a filter as `RUST_LOG` takes it; a second call does
 /// nothing.
-pub fn start_logging(filter: &str, json: bool) {
-    // The engine tells at `info` what it does with every message; who wants that names it in the filter.
-    let quiet = if filter.contains("openraft") { String::new() } else { ",openraft=warn".to_owned() };
-    let filter =
-        EnvFilter::try_new(format!("{filter}{quiet}")).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+pub fn start_logging(filter: &str, json: bool) -> LogFilter {
+    let filter = EnvFilter::try_new(with_quiet_engine(filter)).unwrap_or_else(|_| EnvFilter::new("info,openraft=warn"));
+    let (filter, handle) = reload::Layer::new(filter);
     let registry = tracing_subscriber::registry().with(filter);
     let writer = std::io::stderr;
     let started = if json {
@@ -22,9 +35,19 @@ pub fn start_logging(filter: &str, json: bool) {
             .with(tracing_subscriber::fmt::layer().with_ansi(std::io::stderr().is_terminal()).with_writer(writer))
             .try_init()
     };
-    if started.is_err() {
-        tracing::debug!("logging was started already");
+    match started {
+        Ok(()) => LogFilter(Some(handle)),
+        Err(_) => {
+            tracing::debug!("logging was started already");
+            LogFilter(None)
+        }
     }
+}
+
+/// The engine tells at `info` what it does with every message; who wants that names it in the filter.
+fn with_quiet_engine(filter: &str) -> String {
+    let quiet = if filter.contains("openraft") { "" } else { ",openraft=warn" };
+    format!("{filter}{quiet}")
 }
 
 /// What the client side of a member counts. Cheap to clone.

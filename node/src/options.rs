@@ -1,12 +1,14 @@
 //! What one member is told at its start.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
 
-use state_machine::Settings;
+use state_machine::{DerpRegion, Settings};
+use url::Url;
 
 /// Everything [`Server::start`](crate::Server::start) needs beside a world.
 #[derive(Clone, Debug)]
@@ -21,8 +23,8 @@ pub struct Options {
     pub noise_private: Option<NoisePrivate>,
     /// The first policy of a new cluster.
     pub policy: Option<String>,
-    /// DERP regions that are not ours; set when a cluster is founded.
-    pub derp_regions: Vec<state_machine::DerpRegion>,
+    /// DERP regions that are not ours.
+    pub derp: DerpMaps,
 
     pub client_listen: SocketAddr,
     pub client_tls: Option<TlsFiles>,
@@ -85,8 +87,37 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// Regions by id; `None` takes a region of an earlier map away.
+pub type Regions = BTreeMap<u32, Option<DerpRegion>>;
+
+/// Where DERP regions that are not ours come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DerpMaps {
+    /// Of files (`derp.paths`); wins over what is fetched.
+    pub fixed: Regions,
+    /// Fetched by the leader, in this order, later ones win (`derp.urls`).
+    pub urls: Vec<Url>,
+    /// Between two looks (`derp.update_frequency`).
+    pub every: Duration,
+    /// A PEM file of authorities to trust instead of the system's (`SSL_CERT_FILE`).
+    pub authorities: Option<PathBuf>,
+}
+
+impl Default for DerpMaps {
+    fn default() -> DerpMaps {
+        DerpMaps { fixed: Regions::new(), urls: Vec::new(), every: Duration::from_secs(3 * 3600), authorities: None }
+    }
+}
+
+impl DerpMaps {
+    /// The regions of files alone.
+    pub fn fixed_regions(&self) -> Vec<DerpRegion> {
+        self.fixed.values().flatten().cloned().collect()
+    }
+}
+
 /// The embedded relay.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relay {
     /// A TLS listener of its own; `None`: only `/derp` on the client port.
     pub listen: Option<SocketAddr>,
@@ -170,7 +201,7 @@ impl Options {
             },
             noise_private: None,
             policy: None,
-            derp_regions: Vec::new(),
+            derp: DerpMaps::default(),
             client_listen: anywhere,
             client_tls: None,
             client_url: String::new(),

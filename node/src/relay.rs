@@ -13,7 +13,6 @@ use crate::{keys, listen, options};
 
 /// Between two looks at who is still admitted.
 const RECHECK_GAP: Duration = Duration::from_millis(100);
-const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// A relay whose ports are known, but which serves nobody yet: the cluster is told of it before it starts.
 pub struct Prepared {
@@ -123,7 +122,12 @@ impl Prepared {
         };
         let relay = derp::Relay::start(options, Arc::new(admission), world);
         if let Some(listener) = self.listener {
-            tasks.spawn_on(accept(listener, relay.clone(), tasks.clone(), stop.clone()), &runtime);
+            let (relay, served) = (relay.clone(), tasks.clone());
+            let accepted = listen::accept(listener, "the relay", stop.clone(), move |stream, from| {
+                let relay = relay.clone();
+                served.spawn(async move { relay.serve_tls(stream, from).await });
+            });
+            tasks.spawn_on(accepted, &runtime);
         }
         if let Some(stun) = self.stun {
             let (relay, stop) = (relay.clone(), stop.clone());
@@ -148,25 +152,6 @@ fn bootstrap_dns(facts: &RelayFacts) -> BTreeMap<String, Vec<IpAddr>> {
     match addresses.is_empty() || facts.host_name.parse::<IpAddr>().is_ok() {
         true => BTreeMap::new(),
         false => BTreeMap::from([(facts.host_name.clone(), addresses)]),
-    }
-}
-
-async fn accept(mut listener: Box<dyn Listener>, relay: derp::Relay, tasks: TaskTracker, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! { biased;
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, from)) => {
-                let relay = relay.clone();
-                tasks.spawn(async move { relay.serve_tls(stream, from).await });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the relay could not accept a client");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-            }
-        }
     }
 }
 

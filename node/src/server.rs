@@ -14,11 +14,12 @@ use crate::{
     atlas, chores,
     control::{Control, Parts, noise, reports::Reports},
     keys, listen,
-    listen::{Closing, Doors, Gate, Wellness},
-    observe::{self, Metrics},
+    listen::{Closing, Doors, Gate, tls::Certificate},
+    observe::Metrics,
     options::{Limits, NoisePrivate, Options, Start},
     presence::Presence,
     relay,
+    wellness::Wellness,
 };
 
 /// A joiner's state arrives with a snapshot or the log; the Noise key is in it.
@@ -62,9 +63,12 @@ pub struct Server {
     cluster: Cluster,
     control: Arc<Control>,
     relay: Option<derp::Relay>,
+    pub(crate) certificate: Option<Arc<Certificate>>,
     registry: Registry,
     limits: Limits,
-    name: String,
+    /// As it was started.
+    pub(crate) options: Options,
+    pub(crate) world: World,
     tasks: TaskTracker,
     closing: Closing,
     client_addr: SocketAddr,
@@ -78,8 +82,8 @@ impl Server {
         let limits = options.limits;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)?;
-        let own_tls = match &options.client_tls {
-            Some(files) => Some(listen::tls::config(files, &*world.disk).map_err(StartError::Certificate)?),
+        let certificate = match &options.client_tls {
+            Some(files) => Some(Certificate::load(files, &*world.disk).map_err(StartError::Certificate)?),
             None => None,
         };
         let client_port = options.client_listen.port();
@@ -114,7 +118,7 @@ impl Server {
         until_cut(Box::pin(tell));
         let (reports, batch) = Reports::start(cluster.clone(), options.name.clone(), metrics.clone());
         until_cut(Box::pin(batch));
-        chores::start(&cluster, &world.clock, &options.name, &tasks, &closing.cut);
+        chores::start(&cluster, &world, &options, &tasks, &closing.cut);
         first_wishes(&cluster, &options, &tasks, &closing.cut);
 
         let control = Arc::new(Control::new(Parts {
@@ -135,10 +139,10 @@ impl Server {
         if let Some(relay) = &relay {
             relay.metrics().register(&registry)?;
         }
-        let tls = match (&relay, own_tls) {
+        let tls = match (&relay, &certificate) {
             // On a shared port the relay's side of TLS spares its clients a round trip.
             (Some(relay), Some(_)) if relay_addr.is_none() => Some(relay.tls_config()),
-            (_, own_tls) => own_tls,
+            (_, certificate) => certificate.as_ref().map(Certificate::config),
         };
 
         // Who listens must be able to serve, so the client port opens last.
@@ -153,11 +157,15 @@ impl Server {
             Some(addr) => {
                 let listener = world.net.listen(addr).await.map_err(listening("metrics", addr))?;
                 let bound = listener.local_addr().map_err(listening("metrics", addr))?;
-                let wellness = Arc::new(Wellbeing {
+                let wellness = Arc::new(Wellness {
                     cluster: cluster.clone(),
+                    world: world.clone(),
                     metrics: metrics.clone(),
                     registry: registry.clone(),
                     leaving: control.drain.clone(),
+                    data_dir: options.data_dir.clone(),
+                    certificate: certificate.clone(),
+                    noise_key: control.public_key(),
                 });
                 tasks.spawn(listen::metrics(listener, wellness, limits, tasks.clone(), closing.clone()));
                 Some(bound)
@@ -179,14 +187,25 @@ impl Server {
         let client_addr = listener.local_addr().map_err(listening("clients", addr))?;
         tasks.spawn(listen::clients(listener, doors, closing.clone()));
 
-        tracing::info!(member = %cluster.me(), name = options.name, %client_addr, "serving");
+        let metrics_shown = metrics_addr.map(tracing::field::display);
+        tracing::info!(
+            member = %cluster.me(),
+            name = options.name,
+            %client_addr,
+            metrics_addr = metrics_shown,
+            "serving"
+        );
+        // The secrets in it have been used.
+        let options = Options { noise_private: None, start: Start::Continue, ..options };
         Ok(Server {
             cluster,
             control,
             relay,
+            certificate,
             registry,
             limits,
-            name: options.name,
+            options,
+            world,
             tasks,
             closing,
             client_addr,
@@ -268,24 +287,6 @@ impl Server {
     /// The key clients expect.
     pub fn noise_key(&self) -> tailcfg::MachineKey {
         self.control.public_key()
-    }
-
-    /// Takes a file's settings and policy over into the cluster, where they differ. For SIGHUP: somebody asked.
-    pub async fn apply_shared(&self, settings: Settings, policy: Option<String>) -> Result<(), raft::ProposeError> {
-        let state = self.cluster.latest();
-        let keys = chores::differing_keys(state.settings(), &settings);
-        if !keys.is_empty() {
-            let applied = self.cluster.propose(&self.name, Command::ApplySettings { settings }).await?;
-            tell("settings", &keys.join(", "), &applied.answer);
-        }
-        if let Some(text) = policy
-            && state.policy().is_none_or(|known| *known.text != *text)
-        {
-            let command = Command::SetPolicy { text: text.into(), author: format!("file of {}", self.name) };
-            let applied = self.cluster.propose(&self.name, command).await?;
-            tell("policy", "the file", &applied.answer);
-        }
-        Ok(())
     }
 }
 
@@ -387,8 +388,9 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
             );
         }
     }
-    if founder && state.derp_regions().is_empty() && !options.derp_regions.is_empty() {
-        wishes.push(Command::SetDerpRegions { regions: options.derp_regions.clone() });
+    let regions = options.derp.fixed_regions();
+    if founder && state.derp_regions().is_empty() && !regions.is_empty() {
+        wishes.push(Command::SetDerpRegions { regions });
     }
     let (cluster, by, stop) = (cluster.clone(), options.name.clone(), stop.clone());
     tasks.spawn(async move {
@@ -411,28 +413,4 @@ fn api(cluster: &Cluster, world: &World, trusted: bool) -> axum::Router {
         trusted,
     };
     admin::router(cluster.clone(), options)
-}
-
-struct Wellbeing {
-    cluster: Cluster,
-    metrics: Metrics,
-    registry: Registry,
-    leaving: CancellationToken,
-}
-
-impl Wellness for Wellbeing {
-    fn metrics(&self) -> String {
-        self.metrics.count(&self.cluster.latest());
-        observe::render(&self.registry)
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        if self.leaving.is_cancelled() {
-            return Err("this member is leaving".to_owned());
-        }
-        match self.cluster.leader() {
-            Some(_) => Ok(()),
-            None => Err("no leader is known; maps are served, changes are not taken".to_owned()),
-        }
-    }
 }

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde_yaml_ng::Value;
 use state_machine::{DerpNode, DerpRegion, DnsRecord};
 
+use crate::options::Regions;
+
 /// Go and Prometheus spans: numbers with units from `ns` to `y`, one after the other; a bare `0` is zero.
 pub fn span(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -79,8 +81,9 @@ pub fn records(value: &Value) -> Result<(Vec<DnsRecord>, Vec<String>), String> {
     Ok((records, left_out))
 }
 
-/// A DERP map in Headscale's spelling: `regions: {900: {regionid, regioncode, regionname, nodes: […]}}`.
-pub fn derp_map(text: &str) -> Result<BTreeMap<u32, Option<DerpRegion>>, String> {
+/// A DERP map in Headscale's spelling (`regions: {900: {regionid, regioncode, regionname, nodes: […]}}`) or in
+/// Tailscale's (`{"Regions": {"900": {"RegionID": 900, …}}}`): letters count as small ones, JSON is YAML.
+pub fn derp_map(text: &str) -> Result<Regions, String> {
     #[derive(Deserialize)]
     struct Map {
         #[serde(default)]
@@ -109,7 +112,8 @@ pub fn derp_map(text: &str) -> Result<BTreeMap<u32, Option<DerpRegion>>, String>
         canport80: bool,
         insecurefortests: bool,
     }
-    let map: Map = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+    let value: Value = serde_yaml_ng::from_str(text).map_err(|error| error.to_string())?;
+    let map: Map = serde_yaml_ng::from_value(small_keys(value)).map_err(|error| error.to_string())?;
     let region = |(id, region): (u32, Option<Region>)| {
         if !(1..=65_535).contains(&id) {
             return Err(format!("region id {id} must lie between 1 and 65535"));
@@ -140,9 +144,46 @@ pub fn derp_map(text: &str) -> Result<BTreeMap<u32, Option<DerpRegion>>, String>
     map.regions.into_iter().map(region).collect()
 }
 
+/// Keys in small letters; numbers as keys stay numbers, and texts that are numbers become such (JSON has no others).
+fn small_keys(value: Value) -> Value {
+    match value {
+        Value::Mapping(mapping) => Value::Mapping(
+            mapping
+                .into_iter()
+                .map(|(key, value)| {
+                    let key = match key {
+                        Value::String(text) => match text.parse::<u32>() {
+                            Ok(number) => Value::Number(number.into()),
+                            Err(_) => Value::String(text.to_lowercase()),
+                        },
+                        key => key,
+                    };
+                    (key, small_keys(value))
+                })
+                .collect(),
+        ),
+        Value::Sequence(items) => Value::Sequence(items.into_iter().map(small_keys).collect()),
+        value => value,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_are_read_in_both_spellings() {
+        let ours = "regions:\n  7: {regionid: 7, regioncode: x, nodes: [{name: 7a, hostname: h, derpport: 8443}]}\n  8: null\n";
+        let theirs = r#"{"Regions": {"7": {"RegionID": 7, "RegionCode": "x", "Latitude": 1.5, "Nodes":
+            [{"Name": "7a", "RegionID": 7, "HostName": "h", "DERPPort": 8443}]}, "8": null}}"#;
+        let map = derp_map(ours).unwrap();
+        assert_eq!(map, derp_map(theirs).unwrap());
+        assert_eq!(map[&7].as_ref().unwrap().nodes[0].derp_port, 8443);
+        assert_eq!(map[&8], None);
+        for bad in ["[", "regions: {0: {}}", "regions: {70000: {}}", "regions: 7", "<html>"] {
+            assert!(derp_map(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn spans() {

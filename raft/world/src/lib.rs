@@ -143,6 +143,11 @@ pub trait Disk: Send + Sync {
     fn create_dir_all(&self, folder: &Path) -> io::Result<()>;
     /// Takes the folder for this process alone until the guard is dropped.
     fn lock(&self, folder: &Path) -> io::Result<Box<dyn Send + Sync>>;
+    /// Bytes an ordinary process may still write to the file system `folder` lies on; `None` where nobody counts.
+    fn free_bytes(&self, folder: &Path) -> io::Result<Option<u64>> {
+        let _ = folder;
+        Ok(None)
+    }
     /// The RocksDB `Env` databases are opened in; `None` is the machine's own.
     fn database_env(&self) -> Option<rocksdb::Env>;
     /// The folder a database lives in, as RocksDB should see it.

@@ -222,6 +222,11 @@ impl Disk for RealDisk {
         }
     }
 
+    fn free_bytes(&self, folder: &Path) -> io::Result<Option<u64>> {
+        let stat = rustix::fs::statvfs(folder)?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
     fn database_env(&self) -> Option<rocksdb::Env> {
         None
     }

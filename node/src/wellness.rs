@@ -1,0 +1,264 @@
+//! Whether this member is well: the checks behind `/readyz`, and the metrics port's other pages.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use http::{Method, Request, StatusCode, header};
+use prometheus::Registry;
+use raft::Cluster;
+use serde::Serialize;
+use state_machine::Timestamp;
+use tokio_util::sync::CancellationToken;
+use world::World;
+
+use crate::{
+    control::body::{Answer, text, with_type},
+    keys,
+    listen::tls::Certificate,
+    observe::{self, Metrics},
+};
+
+/// A read that takes longer helps nobody (reliability rules, section 6.3).
+const READ_INDEX_MAX: Duration = Duration::from_millis(500);
+/// Committed entries this member may still have before it. At ten thousand a second that is half a second.
+const APPLY_LAG_MAX: u64 = 5_000;
+/// RocksDB needs room to compact, and a snapshot is written beside the one before.
+const FREE_BYTES_MIN: u64 = 256 << 20;
+/// What is written to see whether the disk takes anything.
+const PROBE: &str = "ready.probe";
+
+/// What the metrics port tells.
+pub struct Wellness {
+    pub cluster: Cluster,
+    pub world: World,
+    pub metrics: Metrics,
+    pub registry: Registry,
+    pub leaving: CancellationToken,
+    pub data_dir: PathBuf,
+    /// Of the client port.
+    pub certificate: Option<Arc<Certificate>>,
+    /// What clients are answered with.
+    pub noise_key: tailcfg::MachineKey,
+}
+
+/// One thing that must be so for this member to serve fully.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    pub name: &'static str,
+    pub ok: bool,
+    /// What was found; with a failure also what it means.
+    pub reason: String,
+}
+
+/// All checks, and those a member needs that only hands out maps: it may lag or be without a leader.
+const NAMES: [&str; 10] = [
+    "engine",
+    "raft_leader",
+    "read_index",
+    "apply_lag",
+    "not_learner",
+    "not_draining",
+    "storage_writable",
+    "disk_space",
+    "cert",
+    "noise_key",
+];
+const FOR_CLIENTS: [&str; 4] = ["engine", "not_draining", "cert", "noise_key"];
+
+impl Wellness {
+    /// The whole port: `/metrics`, `/livez`, `/readyz`, `/readyz/<check>`.
+    pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "only GET here\n");
+        }
+        match request.uri().path() {
+            "/metrics" => {
+                // The tailnet is counted when somebody looks, not whenever it moves.
+                self.metrics.count(&self.cluster.latest());
+                let text = observe::render(&self.registry);
+                with_type(StatusCode::OK, "text/plain; version=0.0.4", text.into())
+            }
+            // Alive is who answers, unless the engine is dead: disk full and no quorum are no reasons to be restarted.
+            "/livez" => match self.engine() {
+                Ok(_) => text(StatusCode::OK, "ok\n"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+            },
+            "/readyz" => self.ready(request, &NAMES).await,
+            path => match path.strip_prefix("/readyz/").and_then(|name| NAMES.iter().find(|known| **known == name)) {
+                Some(name) => self.ready(request, &[name]).await,
+                None => text(
+                    StatusCode::NOT_FOUND,
+                    format!("paths: /metrics /livez /readyz; checks below /readyz: {}\n", NAMES.join(" ")),
+                ),
+            },
+        }
+    }
+
+    async fn ready<B>(&self, request: &Request<B>, names: &[&'static str]) -> Answer {
+        let query = request.uri().query().unwrap_or_default();
+        let asked: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let excluded = |name: &str| asked.iter().any(|(key, value)| key == "exclude" && value == name);
+        let for_clients = asked.iter().any(|(key, value)| key == "mode" && value == "client");
+        let mut checks = Vec::new();
+        for name in names {
+            if !excluded(name) && (!for_clients || FOR_CLIENTS.contains(name)) {
+                checks.push(self.check(name).await);
+            }
+        }
+        let accept = request.headers().get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let json = asked.iter().any(|(key, value)| key == "format" && value == "json")
+            || accept.is_some_and(|accept| accept.contains("application/json"));
+        page(&checks, json)
+    }
+
+    async fn check(&self, name: &'static str) -> Check {
+        let found = match name {
+            "engine" => self.engine(),
+            "raft_leader" => self.leader(),
+            "read_index" => self.read_index().await,
+            "apply_lag" => self.apply_lag(),
+            "not_learner" => self.not_learner(),
+            "not_draining" => match self.leaving.is_cancelled() {
+                true => Err("this member is leaving; clients are being sent to others".to_owned()),
+                false => Ok("not leaving".to_owned()),
+            },
+            "storage_writable" => self.storage_writable(),
+            "disk_space" => self.disk_space(),
+            "cert" => self.certificate(),
+            _ => self.noise_key(),
+        };
+        match found {
+            Ok(reason) => Check { name, ok: true, reason },
+            Err(reason) => Check { name, ok: false, reason },
+        }
+    }
+
+    fn engine(&self) -> Result<String, String> {
+        match self.cluster.status().role {
+            raft::Role::Stopped => Err("the engine has stopped; the process is about to end".to_owned()),
+            role => Ok(format!("{role:?}").to_lowercase()),
+        }
+    }
+
+    fn leader(&self) -> Result<String, String> {
+        match self.cluster.leader() {
+            Some(leader) => Ok(format!("member {leader} leads")),
+            None => Err("no leader is known; maps are served, changes are not taken".to_owned()),
+        }
+    }
+
+    async fn read_index(&self) -> Result<String, String> {
+        let begun = tokio::time::Instant::now();
+        match tokio::time::timeout(READ_INDEX_MAX, self.cluster.confirm()).await {
+            Ok(Ok(_)) => Ok(format!("confirmed by a quorum in {} ms", begun.elapsed().as_millis())),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no quorum confirmed a read within {} ms", READ_INDEX_MAX.as_millis())),
+        }
+    }
+
+    fn apply_lag(&self) -> Result<String, String> {
+        let status = self.cluster.status();
+        let lag = status.committed.unwrap_or(0).saturating_sub(status.applied.unwrap_or(0));
+        match lag {
+            0..=APPLY_LAG_MAX => Ok(format!("{lag} committed entries to apply")),
+            _ => Err(format!("{lag} committed entries are not applied yet, at most {APPLY_LAG_MAX} are fine")),
+        }
+    }
+
+    fn not_learner(&self) -> Result<String, String> {
+        let status = self.cluster.status();
+        match status.voters.contains(&status.me) {
+            true => Ok("votes".to_owned()),
+            false => Err("follows the log and does not vote yet; it is promoted when it has caught up".to_owned()),
+        }
+    }
+
+    fn storage_writable(&self) -> Result<String, String> {
+        match self.world.disk.note(&self.data_dir.join(PROBE), b"probe\n") {
+            Ok(()) => Ok("takes writes".to_owned()),
+            Err(error) => Err(format!("{} takes no writes: {error}", self.data_dir.display())),
+        }
+    }
+
+    fn disk_space(&self) -> Result<String, String> {
+        match self.world.disk.free_bytes(&self.data_dir) {
+            Ok(None) => Ok("not counted here".to_owned()),
+            Ok(Some(free)) if free >= FREE_BYTES_MIN => Ok(format!("{} MiB free", free >> 20)),
+            Ok(Some(free)) => Err(format!(
+                "{} MiB are free below {}, at least {} are needed",
+                free >> 20,
+                self.data_dir.display(),
+                FREE_BYTES_MIN >> 20
+            )),
+            Err(error) => Err(format!("free space is not known: {error}")),
+        }
+    }
+
+    fn certificate(&self) -> Result<String, String> {
+        let Some(certificate) = &self.certificate else { return Ok("plain HTTP; TLS is done elsewhere".to_owned()) };
+        let (until, now) = (certificate.expires_at(), Timestamp(self.world.clock.now_ms()));
+        match until > now {
+            true => Ok(format!("valid for {} more days", until.since(now).as_secs() / 86_400)),
+            false => Err(format!("expired at {until}; renew the files and send SIGHUP")),
+        }
+    }
+
+    fn noise_key(&self) -> Result<String, String> {
+        let sealed = self.cluster.secret(keys::NOISE);
+        let public = sealed.and_then(|key| <[u8; 32]>::try_from(key.as_slice()).ok()).map(|key| {
+            let key = zeroize::Zeroizing::new(key);
+            crate::control::noise::public_key(&key)
+        });
+        match public {
+            Some(key) if key == self.noise_key => Ok("the cluster's".to_owned()),
+            Some(_) => Err("clients are answered with another key than the cluster's; restart this member".to_owned()),
+            None => Err("the cluster's key cannot be unsealed".to_owned()),
+        }
+    }
+}
+
+/// `[+]name ok: …` and `[-]name failed: …`, a line a check; or the same as JSON.
+fn page(checks: &[Check], json: bool) -> Answer {
+    let ready = checks.iter().all(|check| check.ok);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if json {
+        let body = serde_json::json!({ "ready": ready, "checks": checks });
+        return with_type(status, "application/json", format!("{body}\n").into());
+    }
+    let mut lines: String = checks
+        .iter()
+        .map(|check| match check.ok {
+            true => format!("[+]{} ok: {}\n", check.name, check.reason),
+            false => format!("[-]{} failed: {}\n", check.name, check.reason),
+        })
+        .collect();
+    lines.push_str(if ready { "ready\n" } else { "not ready\n" });
+    text(status, lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    async fn shown(answer: Answer) -> (u16, String) {
+        let status = answer.status().as_u16();
+        (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn people_read_lines_and_programs_json() {
+        let good = Check { name: "raft_leader", ok: true, reason: "member 1 leads".to_owned() };
+        let bad = Check { name: "cert", ok: false, reason: "expired".to_owned() };
+        let (status, text) = shown(page(std::slice::from_ref(&good), false)).await;
+        assert_eq!((status, text.as_str()), (200, "[+]raft_leader ok: member 1 leads\nready\n"));
+        let both = [good, bad];
+        let (status, text) = shown(page(&both, false)).await;
+        assert_eq!(status, 503);
+        assert!(text.ends_with("[-]cert failed: expired\nnot ready\n"), "{text}");
+        let (status, text) = shown(page(&both, true)).await;
+        let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, &json["ready"]), (503, &false.into()));
+        assert_eq!(json["checks"][1], serde_json::json!({"name": "cert", "ok": false, "reason": "expired"}));
+    }
+}
