@@ -70,5 +70,7 @@ pub(crate) async fn check(Json(wish): Json<Set>) -> Result<Reply<Empty>, ApiErro
 
 /// Texts that mean nothing do not enter the log. The first words are Headscale's; consoles look for them.
 fn read(text: &str) -> Result<::policy::Policy, ApiError> {
-    ::policy::Policy::parse(text).map_err(|error| ApiError::invalid(format!("parsing policy from bytes: {error}")))
+    let parsed = ::policy::Policy::parse(text)
+        .map_err(|error| ApiError::invalid(format!("parsing policy from bytes: {error}")))?;
+    Ok(parsed.policy)
 }
