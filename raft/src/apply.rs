@@ -14,11 +14,11 @@ use openraft::{
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
 use state_machine::{Revision, State, codec};
-use tokio::sync::watch;
 
 use crate::{
     encode::{Position, StoredSeating, encode},
     metrics::ApplyMetrics,
+    publish::{Published, Publisher, publish},
     snapshot::{Builder, Snapshots},
     store::{Change, Recovered, Store, Table, key},
     types::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, Types},
@@ -34,22 +34,22 @@ pub struct Machine {
     state: Arc<State>,
     applied: Option<LogId>,
     membership: StoredMembership,
-    publish: watch::Sender<Arc<State>>,
+    publisher: Publisher,
     metrics: ApplyMetrics,
 }
 
 impl Machine {
-    /// Goes on from what a start found; the receiver always has the latest State.
+    /// Goes on from what a start found, and publishes what it comes to.
     pub fn new(
         store: Store,
         snapshots: Snapshots,
         recovered: &Recovered,
         metrics: ApplyMetrics,
-    ) -> (Machine, watch::Receiver<Arc<State>>) {
+    ) -> (Machine, Published) {
         let state = Arc::new(recovered.state.0.clone());
-        let (publish, latest) = watch::channel(state.clone());
+        let (publisher, published) = publish(state.clone());
         let membership = recovered.membership.clone();
-        (Machine { store, snapshots, state, applied: recovered.applied, membership, publish, metrics }, latest)
+        (Machine { store, snapshots, state, applied: recovered.applied, membership, publisher, metrics }, published)
     }
 
     fn position_changes(&self, changes: &mut Vec<Change>, with_membership: bool) {
@@ -64,7 +64,7 @@ impl Machine {
 
     fn announce(&mut self, state: State) {
         self.state = Arc::new(state);
-        self.publish.send_replace(self.state.clone());
+        self.publisher.put(self.state.clone());
     }
 }
 

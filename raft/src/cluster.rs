@@ -35,6 +35,7 @@ use crate::{
     options::{Options, StartAs},
     peers::{self, AddressBook, Client, Dialer, Network, Service},
     pki::{self, MemberTls},
+    publish::Published,
     seal::SealingKey,
     snapshot::Snapshots,
     status::{Leadership, Role, Status, watch_engine},
@@ -79,6 +80,7 @@ pub struct Core {
     pub authority: Vec<u8>,
     pub sealing: SealingKey,
     pub latest: watch::Receiver<Arc<State>>,
+    pub published: Published,
     pub leadership: watch::Receiver<Leadership>,
     pub dialer: Dialer,
     pub forwards: Forwards,
@@ -340,7 +342,8 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         .map_err(StartError::engine)?;
     let snapshots = Snapshots::open(options.data_dir.join("snapshots"), world.disk.clone())
         .map_err(|error| StartError::disk(&options.data_dir.join("snapshots"), error))?;
-    let (machine, latest) = Machine::new(store.clone(), snapshots, &recovered, metrics.apply.clone());
+    let (machine, published) = Machine::new(store.clone(), snapshots, &recovered, metrics.apply.clone());
+    let latest = published.latest.clone();
     let dialer = Dialer {
         net: world.net.clone(),
         tls,
@@ -367,6 +370,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         authority: identity.authority.0.to_vec(),
         sealing,
         latest,
+        published,
         leadership,
         dialer: dialer.clone(),
         forwards: Forwards::default(),

@@ -26,6 +26,7 @@ use crate::{
     encode::{self, AnswerBatch, Blob, Declined, ProposeBatch, decode, encode},
     error::ProposeError,
     peers::{COMMAND_BYTES_MAX, proto::Frame},
+    publish::Missed,
     types::{Payload, Types},
 };
 
@@ -135,11 +136,12 @@ impl Core {
 
     async fn once_applied(&self, revision: u64, answer: Answer, until: Instant) -> Result<Applied, ProposeError> {
         let revision = Revision(revision);
-        let mut latest = self.latest.clone();
-        match timeout_at(until, latest.wait_for(|state| state.revision() >= revision)).await {
-            Ok(Ok(_)) => Ok(Applied { revision, answer }),
-            Ok(Err(_)) => Err(ProposeError::Stopped),
-            Err(_) => Err(ProposeError::Deadline(format!("written, but this member has not come to {revision}"))),
+        match self.published.at_least(revision, until).await {
+            Ok(_) => Ok(Applied { revision, answer }),
+            Err(Missed::Stopped) => Err(ProposeError::Stopped),
+            Err(Missed::Deadline) => {
+                Err(ProposeError::Deadline(format!("written, but this member has not come to {revision}")))
+            }
         }
     }
 

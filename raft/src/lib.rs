@@ -9,7 +9,7 @@
 //! | `cluster.rs`, `options.rs`, `error.rs` | the door, what it needs, what can go wrong |
 //! | `forward.rs`, `read.rs` | a command's way into the log; reading what is certainly current |
 //! | `membership.rs`, `join.rs`, `token.rs` | who votes; how a member comes in |
-//! | `apply.rs`, `snapshot.rs` | the state machine openraft sees |
+//! | `apply.rs`, `publish.rs`, `snapshot.rs` | the state machine openraft sees, and the State everybody watches |
 //! | `log.rs`, `store/` | the log openraft sees, on one RocksDB |
 //! | `peers/` | members calling members |
 //! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
@@ -35,6 +35,7 @@ mod metrics;
 mod options;
 mod peers;
 mod pki;
+mod publish;
 mod read;
 pub mod runtime;
 mod seal;

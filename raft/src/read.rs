@@ -16,6 +16,7 @@ use crate::{
     error::ReadError,
     forward::forward_declined,
     peers::proto::Frame,
+    publish::Missed,
 };
 
 const PAUSE: Duration = Duration::from_millis(20);
@@ -67,11 +68,9 @@ impl Core {
     }
 
     async fn at_least(&self, revision: Revision, deadline: Instant) -> Result<Arc<State>, ReadError> {
-        let mut latest = self.latest.clone();
-        match timeout_at(deadline, latest.wait_for(|state| state.revision() >= revision)).await {
-            Ok(Ok(state)) => Ok(state.clone()),
-            Ok(Err(_)) => Err(ReadError::Stopped),
-            Err(_) => Err(ReadError::Deadline(format!("this member has not come to {revision}"))),
-        }
+        self.published.at_least(revision, deadline).await.map_err(|missed| match missed {
+            Missed::Stopped => ReadError::Stopped,
+            Missed::Deadline => ReadError::Deadline(format!("this member has not come to {revision}")),
+        })
     }
 }

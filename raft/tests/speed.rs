@@ -13,9 +13,10 @@ use common::*;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn proposals_a_second() {
-    let places = places();
+    let mut places = places();
+    places.iter_mut().for_each(|place| place.snapshot_every = 100_000);
     let members = three(&places).await;
-    for clients in [1, 64, 256] {
+    for clients in [1, 64, 1000] {
         let done = Arc::new(AtomicU64::new(0));
         let until = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
         let mut tasks = Vec::new();

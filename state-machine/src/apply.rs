@@ -105,6 +105,7 @@ impl State {
             Command::Report { reports } => self.take_reports(reports),
             Command::Presence { member, changes } => self.change_presence(member, &changes),
             Command::ForgetSessions { member } => self.forget_sessions_of(member),
+            Command::MemberSilence { member, silent } => self.member_silence(member, silent),
 
             Command::RenameNode { node, name } => self.rename_node(node, name),
             Command::SetNodeExpiry { node, expiry } => self.set_node_expiry(node, expiry),

@@ -154,9 +154,15 @@ pub enum Command {
         member: MemberId,
         changes: Vec<PresenceChange>,
     },
-    /// A member was silent too long: its streams are gone, its nodes get the long grace.
+    /// A member starts a new life: its streams are gone, its nodes get the long grace.
     ForgetSessions {
         member: MemberId,
+    },
+    /// A member was silent too long: its streams are gone as well, and its relay is left out of the DERP map. Or it is
+    /// heard again.
+    MemberSilence {
+        member: MemberId,
+        silent: bool,
     },
 
     // nodes in the hands of people

@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use raft::{Cluster, Status};
-use state_machine::{Command, MemberId, MemberState, State};
+use state_machine::{Command, Member, MemberId, MemberState, State};
 use tokio::time::Instant;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Longer than any election, shorter than a client's patience.
+/// Longer than any election, shorter than a client's patience; and longer than the 8 seconds for which Go's netcheck
+/// takes a relay for its home after the last word from it, even when the relay is no longer in the map.
 const SILENT_TOO_LONG: Duration = Duration::from_secs(10);
+/// A member that comes and goes must not drag its relay in and out of everybody's map.
+const HEARD_LONG_ENOUGH: Duration = Duration::from_secs(5);
 
 pub async fn run(cluster: Cluster, by: String) {
     let mut silence = Silence::default();
@@ -19,40 +22,51 @@ pub async fn run(cluster: Cluster, by: String) {
             continue;
         }
         let state = cluster.latest();
-        for member in silence.look(&cluster.status(), &state, Instant::now()) {
-            match cluster.propose(&by, Command::ForgetSessions { member }).await {
-                Ok(_) => tracing::warn!(%member, "a member is silent; its map streams are given up"),
-                Err(error) => tracing::debug!(%member, %error, "could not give up a member's streams"),
+        for (member, silent) in silence.look(&cluster.status(), &state, Instant::now()) {
+            match cluster.propose(&by, Command::MemberSilence { member, silent }).await {
+                Ok(_) if silent => tracing::warn!(
+                    %member,
+                    "a member is silent; its map streams are given up and its relay leaves the DERP map"
+                ),
+                Ok(_) => tracing::info!(%member, "a member is heard again; its relay is back in the DERP map"),
+                Err(error) => tracing::debug!(%member, silent, %error, "could not note a member's silence"),
             }
         }
     }
 }
 
-/// Since when members are silent, as this leader sees it.
+/// Since when members are silent, or heard again, as this leader sees it.
 #[derive(Default)]
 struct Silence {
-    since: BTreeMap<MemberId, Instant>,
+    silent: BTreeMap<MemberId, Instant>,
+    heard: BTreeMap<MemberId, Instant>,
 }
 
 impl Silence {
-    /// Members that are silent too long and still hold streams in the state.
-    fn look(&mut self, status: &Status, state: &State, now: Instant) -> Vec<MemberId> {
-        let mut lost = Vec::new();
-        for (id, member) in state.members() {
-            if *id == status.me || member.state != MemberState::Active {
-                continue;
-            }
-            let heard = status.members.get(id).and_then(|progress| progress.last_contact);
-            // A new leader has heard of nobody yet; it counts from its own first look.
-            let first = *self.since.entry(*id).or_insert(now);
-            let silent = heard.unwrap_or_else(|| now.saturating_duration_since(first));
-            if heard.is_some_and(|heard| heard < SILENT_TOO_LONG) {
-                self.since.remove(id);
-            } else if silent >= SILENT_TOO_LONG && holds_streams(state, *id) {
-                lost.push(*id);
-            }
+    /// What the state does not know yet: who is silent too long, who was heard again for long enough.
+    fn look(&mut self, status: &Status, state: &State, now: Instant) -> Vec<(MemberId, bool)> {
+        let active = state.members().values().filter(|member| member.state == MemberState::Active);
+        active.filter_map(|member| self.look_at(member, status, state, now)).collect()
+    }
+
+    fn look_at(&mut self, member: &Member, status: &Status, state: &State, now: Instant) -> Option<(MemberId, bool)> {
+        let id = member.id;
+        let contact = match id == status.me {
+            true => Some(Duration::ZERO),
+            false => status.members.get(&id).and_then(|progress| progress.last_contact),
+        };
+        if contact.is_some_and(|contact| contact < SILENT_TOO_LONG) {
+            self.silent.remove(&id);
+            let since = *self.heard.entry(id).or_insert(now);
+            let steady = now.saturating_duration_since(since) >= HEARD_LONG_ENOUGH;
+            return (member.silent && steady).then_some((id, false));
         }
-        lost
+        self.heard.remove(&id);
+        // A new leader has heard of nobody yet; it counts from its own first look.
+        let first = *self.silent.entry(id).or_insert(now);
+        let silent = contact.unwrap_or_else(|| now.saturating_duration_since(first));
+        let news = !member.silent || holds_streams(state, id);
+        (silent >= SILENT_TOO_LONG && news).then_some((id, true))
     }
 }
 
@@ -121,6 +135,9 @@ mod tests {
         Status { me: MemberId(1), members: [(MemberId(3), progress)].into(), ..Status::default() }
     }
 
+    const LOST: [(MemberId, bool); 1] = [(MemberId(3), true)];
+    const BACK: [(MemberId, bool); 1] = [(MemberId(3), false)];
+
     #[tokio::test]
     async fn silence_is_counted_from_the_last_word_or_the_first_look() {
         let state = tailnet();
@@ -131,21 +148,42 @@ mod tests {
         let mut silence = Silence::default();
         assert_eq!(silence.look(&status(None), &state, start), []);
         assert_eq!(silence.look(&status(None), &state, after(9)), []);
-        assert_eq!(silence.look(&status(None), &state, after(10)), [MemberId(3)]);
+        assert_eq!(silence.look(&status(None), &state, after(10)), LOST);
 
         let mut silence = Silence::default();
         assert_eq!(silence.look(&status(Some(secs(1))), &state, start), []);
         assert_eq!(silence.look(&status(Some(secs(9))), &state, after(8)), []);
-        assert_eq!(silence.look(&status(Some(secs(10))), &state, after(9)), [MemberId(3)]);
+        assert_eq!(silence.look(&status(Some(secs(10))), &state, after(9)), LOST);
         assert_eq!(silence.look(&status(Some(secs(0))), &state, after(10)), []);
     }
 
     #[tokio::test]
-    async fn a_member_without_streams_has_nothing_to_lose() {
+    async fn a_member_is_back_once_it_was_heard_for_a_while() {
         let mut state = tailnet();
-        let forget = Command::ForgetSessions { member: MemberId(3) };
-        state.apply(Stamp { at: NOW, revision: Revision(9) }, forget).unwrap();
+        let lost = Command::MemberSilence { member: MemberId(3), silent: true };
+        state.apply(Stamp { at: NOW, revision: Revision(9) }, lost).unwrap();
+        let start = Instant::now();
+        let after = |secs| start + Duration::from_secs(secs);
+        let (heard, silent) = (status(Some(Duration::ZERO)), status(Some(Duration::from_secs(60))));
+
         let mut silence = Silence::default();
-        assert_eq!(silence.look(&status(Some(Duration::from_secs(60))), &state, Instant::now()), []);
+        assert_eq!(silence.look(&silent, &state, start), [], "known already, and it holds no streams");
+        assert_eq!(silence.look(&heard, &state, after(1)), []);
+        assert_eq!(silence.look(&heard, &state, after(5)), []);
+        assert_eq!(silence.look(&silent, &state, after(6)), []);
+        assert_eq!(silence.look(&heard, &state, after(7)), []);
+        assert_eq!(silence.look(&heard, &state, after(11)), [], "it was gone in between");
+        assert_eq!(silence.look(&heard, &state, after(12)), BACK);
+    }
+
+    #[tokio::test]
+    async fn a_leader_hears_itself() {
+        let mut state = tailnet();
+        let lost = Command::MemberSilence { member: MemberId(3), silent: true };
+        state.apply(Stamp { at: NOW, revision: Revision(9) }, lost).unwrap();
+        let mut silence = Silence::default();
+        let (me, start) = (Status { me: MemberId(3), ..Status::default() }, Instant::now());
+        assert_eq!(silence.look(&me, &state, start), []);
+        assert_eq!(silence.look(&me, &state, start + HEARD_LONG_ENOUGH), BACK);
     }
 }

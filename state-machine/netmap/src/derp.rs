@@ -8,8 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use state_machine::{DerpNode, DerpRegion, Member, MemberState, RelayFacts, State};
 
 /// The map all nodes get. A member's own region and relay name win over another's.
+///
+/// The region of a silent member is left out: a client may measure relays only when it is sent a map, and would stay
+/// with a dead one. By then it has heard nothing from that relay for more than the 8 seconds in which Go's netcheck
+/// would still take it for its home. The last region of ours stays, dead or not.
 pub(crate) fn map(state: &State) -> tailcfg::DerpMap {
-    let own: BTreeMap<u32, tailcfg::DerpRegion> = state.members().values().filter_map(|it| of_member(it)).collect();
+    let mut own: BTreeMap<u32, tailcfg::DerpRegion> = regions_of(state, |member| !member.silent);
+    if own.is_empty() {
+        own = regions_of(state, |_| true);
+    }
     let own_names: BTreeSet<&str> = own.values().flat_map(|region| &region.nodes).map(|node| &*node.name).collect();
     let mut regions = BTreeMap::new();
     for (id, region) in state.derp_regions().iter().filter(|(id, _)| **id != 0 && !own.contains_key(id)) {
@@ -20,6 +27,10 @@ pub(crate) fn map(state: &State) -> tailcfg::DerpMap {
     regions.extend(own.iter().map(|(id, region)| (*id, region.clone())));
     // Tailscale's own relays know nothing of our nodes.
     tailcfg::DerpMap { regions, omit_default_regions: true }
+}
+
+fn regions_of(state: &State, wanted: impl Fn(&Member) -> bool) -> BTreeMap<u32, tailcfg::DerpRegion> {
+    state.members().values().filter(|member| wanted(member)).filter_map(|member| of_member(member)).collect()
 }
 
 fn of_member(member: &Member) -> Option<(u32, tailcfg::DerpRegion)> {

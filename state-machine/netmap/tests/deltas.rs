@@ -158,6 +158,41 @@ fn pages_are_sent_when_they_change() {
 }
 
 #[test]
+fn the_relay_of_a_silent_member_leaves_the_map() {
+    let mut room = room();
+    let regions = |frame: &Value| -> Vec<String> {
+        frame["DERPMap"]["Regions"].as_object().map(|regions| regions.keys().cloned().collect()).unwrap_or_default()
+    };
+    let now = room.tailnet.now;
+    let token = JoinToken {
+        id: "t".into(),
+        secret_sha256: [0; 32],
+        name: String::new(),
+        role: JoinRole::Voter,
+        created_at: now,
+        expires_at: now.after(Duration::from_secs(60)),
+        used_by: None,
+    };
+    room.tailnet.must(Command::CreateJoinToken { token });
+    let member = Member { name: "hs2".into(), relay: Some(relay("relay2")), ..Member::default() };
+    let Outcome::Member(second) = room.tailnet.must(Command::AdmitMember { token: "t".into(), member }) else {
+        panic!("a member was admitted")
+    };
+    let (ann, bob) = room.told();
+    assert_eq!(regions(&ann), ["901", "902"]);
+    assert_eq!(ann, bob);
+
+    room.tailnet.must(Command::MemberSilence { member: second, silent: true });
+    assert_eq!(regions(&room.told().0), ["901"]);
+    room.tailnet.must(Command::MemberSilence { member: MemberId(1), silent: true });
+    assert_eq!(regions(&room.told().0), ["901", "902"], "all silent: nothing better is known");
+    room.tailnet.must(Command::MemberSilence { member: MemberId(1), silent: false });
+    assert_eq!(regions(&room.told().0), ["901"]);
+    room.tailnet.must(Command::MemberSilence { member: second, silent: false });
+    assert_eq!(regions(&room.told().0), ["901", "902"]);
+}
+
+#[test]
 fn one_gap_is_one_delta() {
     let mut room = room();
     let start = room.atlas.clone();

@@ -7,7 +7,7 @@ use crate::{
     state::State,
 };
 
-use super::{check_text, invalid, not_found};
+use super::{changed, check_text, invalid, not_found};
 
 impl State {
     pub(super) fn create_join_token(&mut self, token: JoinToken) -> Answer {
@@ -86,6 +86,16 @@ impl State {
         self.forget_sessions(id);
         self.raise_feature_level();
         Ok(Outcome::Member(id))
+    }
+
+    pub(super) fn member_silence(&mut self, id: MemberId, silent: bool) -> Answer {
+        let known = self.active_member(id)?.clone();
+        let forgotten = if silent { self.forget_sessions(id) } else { 0 };
+        let news = known.silent != silent;
+        if news {
+            self.put_member(Member { silent, ..known });
+        }
+        changed(forgotten + u64::from(news))
     }
 
     /// The member, when it still belongs to the cluster.

@@ -23,6 +23,8 @@ pub struct Member {
     pub region_id: u32,
     pub joined_at: Timestamp,
     pub state: MemberState,
+    /// The leader has not heard of it for long: its relay is left out of the DERP map until it is back.
+    pub silent: bool,
 }
 
 /// Whether a member still belongs to the cluster.

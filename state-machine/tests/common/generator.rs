@@ -142,7 +142,11 @@ impl Generator {
                 let count = 1 + self.dice.below(4);
                 Command::Presence { member, changes: (0..count).map(|_| self.presence_change(state)).collect() }
             }
-            73 => Command::ForgetSessions { member: self.member(state) },
+            73 if dice.often(50) => Command::ForgetSessions { member: self.member(state) },
+            73 => {
+                let silent = self.dice.often(70);
+                Command::MemberSilence { member: self.member(state), silent }
+            }
             74 => Command::RenameNode { node: self.node(state), name: format!("desk{}", self.dice.below(4)) },
             75 => {
                 let expiry = self.dice.often(60).then(|| Timestamp(self.now + self.dice.below(400_000)));

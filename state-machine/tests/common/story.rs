@@ -169,6 +169,8 @@ impl Story {
                     .collect(),
             },
             "forget" => Command::ForgetSessions { member: words.id("member").map(MemberId)? },
+            "silent" => Command::MemberSilence { member: words.id("member").map(MemberId)?, silent: true },
+            "heard" => Command::MemberSilence { member: words.id("member").map(MemberId)?, silent: false },
 
             "rename" => Command::RenameNode { node: words.node()?, name: words.text("to") },
             "expire" => Command::SetNodeExpiry {
@@ -307,7 +309,8 @@ impl Story {
             }
             "members" => lines.extend(state.members().values().map(|member| {
                 let Member { id, name, region_id, state, .. } = &**member;
-                format!("{id} {name} region {region_id} {state:?} level {}", member.feature_level)
+                let silent = if member.silent { " silent" } else { "" };
+                format!("{id} {name} region {region_id} {state:?} level {}{silent}", member.feature_level)
             })),
             "tokens" => lines.extend(state.join_tokens().values().map(|token| {
                 let used = token.used_by.map_or("unused".into(), |member| format!("used by {member}"));
