@@ -56,12 +56,14 @@ async fn devices_survive_the_death_of_the_leader() {
             guest.sees(other).await;
         }
     }
-    // What is sent to alpha and gamma arrives: one came back through a survivor, the other is new, and both have chosen a
-    // living relay. What is sent to beta is not asked for: its stream never broke, and the Rust client measures relays
-    // only when it is sent a DERP map, so a beta that was at home at the dead relay stays there. (`tailscaled` moves.)
+    // A device whose stream never broke may have its home at the dead relay, and crate `tailscale` measures relays only
+    // when it is sent a DERP map: it moves when the silent member's relay is taken out of the map.
     alpha.hears(&beta, "after").await;
+    beta.hears(&alpha, "after").await;
     gamma.hears(&alpha, "after").await;
     alpha.hears(&gamma, "after").await;
+    gamma.hears(&beta, "after").await;
+    beta.hears(&gamma, "after").await;
 
     // The killed member comes back, catches up, and nothing that was answered is lost anywhere.
     fleet.raise().await.unwrap();
