@@ -18,6 +18,7 @@ mod pre_auth_keys;
 pub mod problem;
 mod server;
 mod spans;
+mod ssh;
 mod table;
 mod users;
 mod words;
@@ -100,9 +101,12 @@ pub enum Word {
     /// Policy: who may reach whom
     #[command(subcommand)]
     Policy(policy::Policy),
-    /// Logins that wait for a person
+    /// Logins and connections that wait for a person
     #[command(subcommand)]
     Auth(nodes::Auth),
+    /// Connections by SSH that the policy wants to be checked
+    #[command(subcommand)]
+    Ssh(ssh::Ssh),
 
     /// Members of the cluster
     #[command(after_help = "Example:\n  hsraft members --watch")]
@@ -210,8 +214,9 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Nodes(word) => nodes::run(word, desk).await,
         Word::PreAuthKeys(word) => pre_auth_keys::run(word, desk).await,
         Word::ApiKeys(word) => api_keys::run(word, desk).await,
-        Word::Policy(word) => policy::run(word, desk).await,
+        Word::Policy(word) => return policy::run(word, desk).await,
         Word::Auth(word) => nodes::run_auth(word, desk).await,
+        Word::Ssh(word) => ssh::run(word, desk).await,
         Word::Members(args) => cluster::members(args, desk).await,
         Word::Member(word) => cluster::member(word, desk).await,
         Word::Status => return cluster::status(desk).await,

@@ -1,8 +1,10 @@
-//! `/api/v1/cluster`: members, leadership, join tokens. Ours; Headscale has one process.
+//! `/api/v1/cluster`: members, leadership, join tokens, questions about policies, SSH checks. Ours; Headscale has one process.
 
 mod members;
 mod real;
 
+pub mod policy;
+pub mod ssh_checks;
 pub mod tokens;
 pub mod view;
 
@@ -22,4 +24,11 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/transfer-leader", post(members::transfer_leader))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
+        .route("/policy/check", post(policy::check))
+        .route("/policy/why", get(policy::why))
+        .route("/policy/impact", post(policy::impact))
+        .route("/policy/rollback", post(policy::rollback))
+        .route("/ssh-checks", get(ssh_checks::list))
+        .route("/ssh-checks/{id}/approve", post(ssh_checks::approve))
+        .route("/ssh-checks/{id}/reject", post(ssh_checks::reject))
 }

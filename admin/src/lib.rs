@@ -49,6 +49,8 @@ pub struct RouterOptions {
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// No key is asked for: only for the unix socket.
     pub trusted: bool,
+    /// This member takes the policy from a file (`policy.mode: file`), so nobody else may set it here.
+    pub policy_file: bool,
 }
 
 /// The HTTP face of this member: `/api/v1/…`, `/health`, `/version`.

@@ -87,6 +87,7 @@ impl Lone {
             random: Arc::new(move |bytes| for_dice.roll(bytes)),
             now: Arc::new(move || Timestamp(for_clock.now.load(Ordering::Relaxed))),
             trusted,
+            policy_file: false,
         };
         router_over(self.clone(), options)
     }

@@ -9,7 +9,7 @@ mod api_keys;
 pub(crate) mod health;
 mod logins;
 mod nodes;
-mod policy;
+pub(crate) mod policy;
 mod pre_auth_keys;
 mod users;
 
@@ -38,6 +38,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/node/{id}/rename/{name}", post(nodes::rename))
         .route("/node/{id}/user", post(nodes::give))
         .route("/auth/register", post(logins::register))
+        .route("/auth/approve", post(logins::approve))
         .route("/auth/reject", post(logins::reject))
         .route("/apikey", get(api_keys::list).post(api_keys::create))
         .route("/apikey/expire", post(api_keys::expire))

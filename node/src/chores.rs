@@ -7,16 +7,18 @@
 mod derp_map;
 mod elapse;
 mod member_loss;
+mod policy_drift;
 mod settings_drift;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use raft::Cluster;
 use state_machine::Timestamp;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::{Clock, World};
 
-use crate::options::Options;
+use crate::{observe::Metrics, options::Options};
 
 pub use settings_drift::{differences, differing_keys};
 
@@ -24,7 +26,15 @@ pub use settings_drift::{differences, differing_keys};
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Starts all chores; they end with `stop`.
-pub fn start(cluster: &Cluster, world: &World, options: &Options, tasks: &TaskTracker, stop: &CancellationToken) {
+pub fn start(
+    cluster: &Cluster,
+    world: &World,
+    options: &Options,
+    policy_file: watch::Receiver<Option<Arc<str>>>,
+    metrics: &Metrics,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
     let (name, clock) = (&options.name, &world.clock);
     let until_stop = |chore: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
         let stop = stop.clone();
@@ -34,6 +44,9 @@ pub fn start(cluster: &Cluster, world: &World, options: &Options, tasks: &TaskTr
     };
     until_stop(Box::pin(elapse::run(cluster.clone(), clock.clone(), name.to_owned())));
     until_stop(Box::pin(member_loss::run(cluster.clone(), name.to_owned())));
+    if options.policy.is_some() {
+        until_stop(Box::pin(policy_drift::run(cluster.clone(), policy_file, metrics.clone())));
+    }
     if !options.derp.urls.is_empty() {
         until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));
     }

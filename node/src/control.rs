@@ -7,6 +7,7 @@
 //! | `register.rs` | `/machine/register`: coming, going, waiting for a person |
 //! | `map.rs`, `session.rs`, `wire.rs` | `/machine/map`: reports in, maps out |
 //! | `reports.rs` | what clients report, many of them in one command |
+//! | `ssh.rs` | `/machine/ssh/action/…`: connections that wait for a person |
 //! | `small.rs` | the rest of `/machine/…` |
 
 pub mod body;
@@ -17,6 +18,7 @@ pub mod register;
 pub mod reports;
 mod session;
 mod small;
+mod ssh;
 pub mod ts2021;
 pub mod wire;
 
@@ -134,6 +136,9 @@ impl Control {
         let (path, method) = (request.uri().path().to_owned(), request.method().clone());
         let (label, answer) = match (method, path.as_str()) {
             (Method::POST, "/machine/register") => ("register", register::answer(&self, peer, request).await),
+            (Method::GET, path) if path.starts_with("/machine/ssh/action/") => {
+                ("ssh", ssh::answer(&self, peer, request).await)
+            }
             (Method::POST, "/machine/map") => ("map", map::answer(&self, peer, request).await),
             (method, path) => ("other", small::answer(&self, peer, method, path, request).await),
         };

@@ -161,6 +161,9 @@ async fn route(doors: &Arc<Doors>, request: Request<Incoming>, from: SocketAddr,
         (&Method::GET, path) if path.starts_with("/register/") => {
             login::page(&doors.control.cluster.latest(), &path["/register/".len()..])
         }
+        (&Method::GET, path) if path.starts_with("/auth/") => {
+            login::check_page(&doors.control.cluster.latest(), &path["/auth/".len()..])
+        }
         _ => return guarded(api(doors, request, from).await),
     };
     guarded(answer.map(AnyBody::new))

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub report_batch: Histogram,
     /// Stream changes per command.
     pub presence_batch: Histogram,
+    /// 1 while this member's policy file says something else than what is in force.
+    pub policy_file_differs: IntGauge,
     tailnet: Tailnet,
 }
 
@@ -144,6 +146,10 @@ impl Metrics {
             redraw_seconds: histogram("hsraft_atlas_redraw_seconds", "Time to redraw the atlas.", 0.000_05)?,
             report_batch: histogram("hsraft_report_batch_size", "Reports of clients in one command.", 1.0)?,
             presence_batch: histogram("hsraft_presence_batch_size", "Opened and closed streams in one command.", 1.0)?,
+            policy_file_differs: gauge(
+                "hsraft_policy_file_differs",
+                "1 while this member's policy file differs from the policy in force.",
+            )?,
             tailnet: Tailnet {
                 users: gauge("hsraft_users", "Users of the tailnet.")?,
                 nodes: gauge("hsraft_nodes", "Nodes of the tailnet.")?,

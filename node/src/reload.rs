@@ -58,6 +58,9 @@ impl Server {
             let command = Command::ApplySettings { settings: new.settings.clone() };
             told.heard(format_args!("settings: {}", keys.join(", ")), propose(command).await);
         }
+        if let Some(text) = &new.policy {
+            self.policy_file.send_replace(Some(text.as_str().into()));
+        }
         if let Some(text) = &new.policy
             && state.policy().is_none_or(|known| *known.text != **text)
         {
@@ -118,6 +121,7 @@ fn needs_restart(old: &Options, new: &Options) -> Vec<&'static str> {
         ("cluster.peer_advertise_addr", old.peer_advertise != new.peer_advertise),
         ("cluster.timing", old.timing != new.timing),
         ("cluster.snapshot_every", old.snapshot_every != new.snapshot_every),
+        ("policy.mode and policy.path (given or taken away)", old.policy.is_some() != new.policy.is_some()),
         ("derp.urls", old.derp.urls != new.derp.urls || old.derp.every != new.derp.every),
         ("derp.paths (beside derp.urls)", !new.derp.urls.is_empty() && old.derp.fixed != new.derp.fixed),
         ("derp.server and cluster.derp_…", without_certificate(old) != without_certificate(new)),
@@ -134,7 +138,7 @@ mod tests {
 
     #[test]
     fn what_cannot_change_is_named() {
-        let old = Options::new("hs1", "/data");
+        let old = Options { policy: Some("// old\n{}".to_owned()), ..Options::new("hs1", "/data") };
         assert_eq!(needs_restart(&old, &old.clone()), Vec::<&str>::new());
         let mut new = old.clone();
         new.data_dir = "/elsewhere".into();

@@ -6,6 +6,7 @@ use prometheus::Registry;
 use raft::{Cluster, StartAs};
 use state_machine::{Command, MemberId, Settings, Timestamp};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::World;
 use zeroize::Zeroizing;
@@ -66,6 +67,8 @@ pub struct Server {
     pub(crate) certificate: Option<Arc<Certificate>>,
     registry: Registry,
     limits: Limits,
+    /// What the policy file said when it was last read.
+    pub(crate) policy_file: watch::Sender<Option<Arc<str>>>,
     /// As it was started.
     pub(crate) options: Options,
     pub(crate) world: World,
@@ -101,9 +104,6 @@ impl Server {
         let noise_private = noise_key(&cluster).await?;
         cluster.metrics().register(&registry)?;
         tell_drift(&cluster, &options.settings);
-        if cluster.latest().policy().is_some() {
-            tracing::warn!("the policy is kept but not enforced by this version: every node reaches every other node");
-        }
 
         let (tasks, closing) = (TaskTracker::new(), Closing::default());
         let until_cut = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
@@ -118,7 +118,8 @@ impl Server {
         until_cut(Box::pin(tell));
         let (reports, batch) = Reports::start(cluster.clone(), options.name.clone(), metrics.clone());
         until_cut(Box::pin(batch));
-        chores::start(&cluster, &world, &options, &tasks, &closing.cut);
+        let (policy_file, file_text) = watch::channel(options.policy.as_deref().map(Arc::from));
+        chores::start(&cluster, &world, &options, file_text, &metrics, &tasks, &closing.cut);
         first_wishes(&cluster, &options, &tasks, &closing.cut);
 
         let control = Arc::new(Control::new(Parts {
@@ -149,7 +150,7 @@ impl Server {
         let doors = Arc::new(Doors {
             control: control.clone(),
             relay: relay.clone(),
-            api: api(&cluster, &world, false),
+            api: api(&cluster, &world, &options, false),
             tls,
             gate: Gate::new(limits, metrics.clone()),
         });
@@ -179,7 +180,7 @@ impl Server {
             }
             let opened = world.net.listen_unix(path, options.unix_socket_mode).await;
             let listener = opened.map_err(listening("the local command line", path.display()))?;
-            let api = api(&cluster, &world, true);
+            let api = api(&cluster, &world, &options, true);
             tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
         }
         let addr = options.client_listen;
@@ -202,6 +203,7 @@ impl Server {
             control,
             relay,
             certificate,
+            policy_file,
             registry,
             limits,
             options,
@@ -381,11 +383,6 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
         if state.policy().is_none() && founder {
             let author = format!("file of {}", options.name);
             wishes.push(Command::SetPolicy { text: text.as_str().into(), author });
-        } else if state.policy().is_none_or(|known| *known.text != **text) {
-            tracing::warn!(
-                "the policy file differs from the cluster's policy; send SIGHUP to take the file over, \
-                 or use: hsraft policy set --file"
-            );
         }
     }
     let regions = options.derp.fixed_regions();
@@ -405,12 +402,13 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
     });
 }
 
-fn api(cluster: &Cluster, world: &World, trusted: bool) -> axum::Router {
+fn api(cluster: &Cluster, world: &World, options: &Options, trusted: bool) -> axum::Router {
     let (entropy, clock) = (world.entropy.clone(), world.clock.clone());
-    let options = admin::RouterOptions {
+    let router = admin::RouterOptions {
         random: Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes)),
         now: Arc::new(move || Timestamp(clock.now_ms())),
         trusted,
+        policy_file: options.policy.is_some(),
     };
-    admin::router(cluster.clone(), options)
+    admin::router(cluster.clone(), router)
 }

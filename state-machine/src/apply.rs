@@ -17,6 +17,7 @@ mod report;
 mod requests;
 mod routes;
 mod settings;
+mod ssh_checks;
 mod users;
 
 pub use features::FEATURE_LEVEL;
@@ -116,6 +117,12 @@ impl State {
             Command::BackfillAddresses { seed } => self.backfill_addresses(seed),
 
             Command::SetPolicy { text, author } => self.set_policy(text, author),
+
+            Command::BeginSshCheck { id, source, target, local_user } => {
+                self.begin_ssh_check(id, source, target, local_user)
+            }
+            Command::ApproveSshCheck { id, by } => self.approve_ssh_check(&id, by),
+            Command::RejectSshCheck { id, by } => self.reject_ssh_check(&id, by),
 
             Command::Elapse => self.elapse(),
         }

@@ -201,6 +201,23 @@ pub enum Command {
         author: String,
     },
 
+    // SSH check mode
+    /// A node asks whether a connection may come in; answers with the check that stands for it.
+    BeginSshCheck {
+        id: String,
+        source: NodeId,
+        target: NodeId,
+        local_user: String,
+    },
+    ApproveSshCheck {
+        id: String,
+        by: String,
+    },
+    RejectSshCheck {
+        id: String,
+        by: String,
+    },
+
     // time
     /// Something is due ([`State::next_deadline`](crate::State::next_deadline)).
     Elapse,

@@ -22,6 +22,7 @@ pub(crate) enum Due {
     EphemeralIdle(NodeId),
     Login(LoginId),
     JoinToken(String),
+    SshCheck(String),
 }
 
 impl Due {
@@ -31,6 +32,7 @@ impl Due {
             Due::EphemeralIdle(_) => "an ephemeral node was away too long",
             Due::Login(_) => "a login runs out",
             Due::JoinToken(_) => "a spent join token is forgotten",
+            Due::SshCheck(_) => "an SSH check is forgotten",
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Indexes {
     pub logins_by_keys: OrdMap<(MachineKey, NodeKey), LoginId>,
     pub logins_by_age: OrdMap<(Timestamp, LoginId), ()>,
     pub requests_by_revision: OrdMap<Revision, RequestId>,
+    pub ssh_checks_by_pair: OrdMap<(NodeId, NodeId, String), ()>,
+    pub policy: InForce,
     /// What [`Command::Elapse`](crate::Command::Elapse) has to do, in order.
     pub deadlines: OrdMap<(Timestamp, Due), ()>,
     /// Node keys that have not expired yet, in order of expiry.
@@ -75,6 +77,10 @@ impl Indexes {
         for login in tables.logins.values() {
             indexes.login(None, Some(login));
         }
+        for check in tables.ssh_checks.values() {
+            indexes.ssh_check(None, Some(check));
+        }
+        indexes.policy = InForce::read(tables);
         for token in tables.join_tokens.values() {
             indexes.join_token(None, Some(token));
         }
@@ -195,6 +201,13 @@ impl Indexes {
         replace(&mut self.deadlines, old.map(due), new.map(due));
     }
 
+    pub fn ssh_check(&mut self, old: Option<&SshCheck>, new: Option<&SshCheck>) {
+        let pair = |check: &SshCheck| ((check.source, check.target, check.id.clone()), ());
+        replace(&mut self.ssh_checks_by_pair, old.map(pair), new.map(pair));
+        let due = |check: &SshCheck| ((check.expires_at, Due::SshCheck(check.id.clone())), ());
+        replace(&mut self.deadlines, old.map(due), new.map(due));
+    }
+
     pub fn join_token(&mut self, old: Option<&JoinToken>, new: Option<&JoinToken>) {
         let due = |token: &JoinToken| (deadlines::of_join_token(token), ());
         replace(&mut self.deadlines, old.map(due), new.map(due));
@@ -202,6 +215,27 @@ impl Indexes {
 
     pub fn request(&mut self, id: RequestId, remembered: &Remembered) {
         self.requests_by_revision.insert(remembered.revision, id);
+    }
+}
+
+/// The newest policy, read. Two are equal when their texts are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct InForce(Option<policy::Policy>);
+
+impl InForce {
+    pub fn read(tables: &Tables) -> InForce {
+        let newest = tables.policies.get_max().map(|(_, version)| version);
+        InForce(newest.and_then(|version| policy::Policy::parse(&version.text).ok()).map(|parsed| parsed.policy))
+    }
+
+    pub fn get(&self) -> Option<&policy::Policy> {
+        self.0.as_ref()
+    }
+}
+
+impl PartialEq for InForce {
+    fn eq(&self, other: &InForce) -> bool {
+        self.0.as_ref().map(policy::Policy::text) == other.0.as_ref().map(policy::Policy::text)
     }
 }
 

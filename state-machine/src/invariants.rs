@@ -23,6 +23,7 @@ impl State {
         check_primaries(self);
         check_logins(tables);
         check_requests(tables);
+        check_ssh_checks(tables);
         if let Some((at, why)) = self.next_deadline() {
             assert!(at > Timestamp(0), "a deadline ({why}) lies after the epoch");
         }
@@ -152,6 +153,16 @@ fn check_logins(tables: &Tables) {
         assert_eq!(*id, login.id, "a login stands under its id");
         if login.result == LoginResult::Waiting {
             assert!(waiting.insert((login.machine_key, login.node_key)), "one login waits for each node key");
+        }
+    }
+}
+
+fn check_ssh_checks(tables: &Tables) {
+    assert!(tables.ssh_checks.len() <= 4_096, "SSH checks are bounded");
+    for (id, check) in &tables.ssh_checks {
+        assert_eq!(*id, check.id, "a check stands under its id");
+        for node in [check.source, check.target] {
+            assert!(tables.nodes.contains_key(&node), "check {id} is about known nodes");
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `tables.rs`, `indexes.rs` | the only places that change a row, and what is kept beside the rows |
 //! | `apply.rs`, `apply/` | the verbs, one family a file |
 //! | `allocate.rs`, `free_ranges.rs`, `names.rs`, `primaries.rs` | deterministic choices |
+//! | `inventory.rs` | the tailnet as policies see it |
 //! | `deadlines.rs` | what will happen by itself, when, and why |
 //! | `rows.rs`, `snapshot.rs`, `codec.rs` | State ⇄ bytes, with versions |
 //! | `invariants.rs` | what must hold after every command |
@@ -24,6 +25,7 @@ mod deadlines;
 mod free_ranges;
 mod indexes;
 mod invariants;
+pub mod inventory;
 pub mod model;
 mod names;
 pub mod outcome;

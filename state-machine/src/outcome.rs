@@ -23,6 +23,7 @@ pub enum Outcome {
     Member(MemberId),
     Login(LoginId),
     Policy(u64),
+    SshCheck(String),
     /// The client is in as this node.
     Registered(NodeId),
     /// The node was there but its key has expired: the client must make a new one.
@@ -101,6 +102,7 @@ pub enum What {
     Tag,
     Name,
     Region,
+    SshCheck,
 }
 
 impl fmt::Display for What {
@@ -119,6 +121,7 @@ impl fmt::Display for What {
             What::Tag => "tag",
             What::Name => "name",
             What::Region => "DERP region",
+            What::SshCheck => "SSH check",
         })
     }
 }

@@ -34,6 +34,7 @@ macro_rules! every_table {
             14 "derp_regions" derp_regions;
             15 "primaries" primaries;
             16 "requests" requests;
+            17 "ssh_checks" ssh_checks;
         }
     };
 }
@@ -279,6 +280,7 @@ rows_with_ids! {
     PolicyVersion.number: u64;
     Member.id: MemberId;
     JoinToken.id: String;
+    SshCheck.id: String;
     DerpRegion.id: u32;
 }
 

@@ -47,6 +47,7 @@ pub(crate) struct Tables {
     pub derp_regions: OrdMap<u32, Arc<DerpRegion>>,
     pub primaries: OrdMap<IpNet, NodeId>,
     pub requests: OrdMap<RequestId, Arc<Remembered>>,
+    pub ssh_checks: OrdMap<String, Arc<SshCheck>>,
 }
 
 /// Where in the log and in time a state stands.
@@ -249,6 +250,28 @@ impl State {
     /// The last hundred policies by number.
     pub fn policy_history(&self) -> &OrdMap<u64, Arc<PolicyVersion>> {
         &self.tables.policies
+    }
+
+    pub fn ssh_checks(&self) -> &OrdMap<String, Arc<SshCheck>> {
+        &self.tables.ssh_checks
+    }
+
+    pub fn ssh_check(&self, id: &str) -> Option<&Arc<SshCheck>> {
+        self.tables.ssh_checks.get(id)
+    }
+
+    /// All checks of connections from one node to another.
+    pub fn ssh_checks_of(&self, source: NodeId, target: NodeId) -> impl Iterator<Item = &Arc<SshCheck>> {
+        let from = (source, target, String::new());
+        let checks = self.indexes.ssh_checks_by_pair.range(from..);
+        let of_pair = checks.take_while(move |((from, to, _), ())| (*from, *to) == (source, target));
+        of_pair.filter_map(|((_, _, id), ())| self.ssh_check(id))
+    }
+
+    /// The newest moment somebody approved connections from one node to another. How long it counts is the policy's
+    /// to say.
+    pub fn ssh_approved_at(&self, source: NodeId, target: NodeId) -> Option<Timestamp> {
+        self.ssh_checks_of(source, target).filter_map(|check| check.approved_at()).max()
     }
 
     /// Every member there ever was; removed ones keep their row.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{deadlines, model::*, primaries, state::*};
+use crate::{deadlines, indexes::InForce, model::*, primaries, state::*};
 
 impl State {
     /// Facts about the cluster are few and small: changed in place.
@@ -75,6 +75,9 @@ impl State {
         if let Some(presence) = self.tables.presences.remove(&id) {
             self.indexes.presence(id, Some(&presence), None);
         }
+        let checks = self.ssh_checks().values().filter(|check| check.source == id || check.target == id);
+        let checks: Vec<String> = checks.map(|check| check.id.clone()).collect();
+        checks.iter().for_each(|check| self.drop_ssh_check(check));
         if let Some(old) = self.tables.nodes.remove(&id) {
             self.reindex_node(id, Some(&old), None);
         }
@@ -162,6 +165,19 @@ impl State {
 
     pub(crate) fn put_policy(&mut self, version: PolicyVersion) {
         self.tables.policies.insert(version.number, Arc::new(version));
+        self.indexes.policy = InForce::read(&self.tables);
+    }
+
+    pub(crate) fn put_ssh_check(&mut self, check: SshCheck) {
+        let old = self.tables.ssh_checks.get(&check.id).cloned();
+        self.indexes.ssh_check(old.as_deref(), Some(&check));
+        self.tables.ssh_checks.insert(check.id.clone(), Arc::new(check));
+    }
+
+    pub(crate) fn drop_ssh_check(&mut self, id: &str) {
+        if let Some(old) = self.tables.ssh_checks.remove(id) {
+            self.indexes.ssh_check(Some(&old), None);
+        }
     }
 
     /// A known id is never remembered twice: `apply_entry` answers it instead.

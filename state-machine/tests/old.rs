@@ -1,8 +1,9 @@
 //! Bytes written by earlier versions are read for ever, and mean what they meant.
 //!
 //! `old/v1.log` is a log (for each entry: revision, length, bytes; numbers big-endian), `old/v1.snapshot` the state it
-//! led to. A new format gets new files beside the old ones, written with `WRITE_OLD=1 cargo test -p state-machine
-//! --test old`; a file that was released is never written again.
+//! led to. A new format gets new files beside the old ones, written with `WRITE_OLD=log` (`WRITE_OLD=1`
+//! for kinds of rows and entries that came later) `cargo test -p state-machine --test old`; a file that was released is
+//! never written again.
 
 #[path = "common/generator.rs"]
 #[allow(dead_code, reason = "shared with laws.rs")]
@@ -16,7 +17,7 @@ const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/v1.snapsh
 #[expect(clippy::disallowed_methods, reason = "test data lies in files")]
 #[test]
 fn version_1_is_read() {
-    if std::env::var("WRITE_OLD").is_ok() {
+    if std::env::var("WRITE_OLD").is_ok_and(|what| what == "log") {
         write_files();
     }
     let (log, snapshot) = (std::fs::read(LOG).unwrap(), std::fs::read(SNAPSHOT).unwrap());
@@ -41,6 +42,89 @@ fn version_1_is_read() {
     stored.check();
     assert!(state.changed_rows(&stored).is_empty(), "this program applies the old log as the old one did");
     assert_eq!(state.hash(), stored.hash());
+}
+
+const KINDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/v1-kinds.txt");
+
+/// Entries, answers and rows that came after the log above, one a line: a name and bytes in hexadecimal. New kinds are
+/// added at the end.
+#[expect(clippy::disallowed_methods, reason = "test data lies in files")]
+#[test]
+fn later_kinds_are_read() {
+    let samples = samples();
+    if std::env::var("WRITE_OLD").is_ok() {
+        let line = |(name, bytes): &(&str, Vec<u8>)| {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{name} {digits}\n")
+        };
+        std::fs::write(KINDS, samples.iter().map(line).collect::<String>()).unwrap();
+    }
+    let text = std::fs::read_to_string(KINDS).unwrap();
+    assert_eq!(text.lines().count(), samples.len());
+    for (line, (name, bytes)) in text.lines().zip(&samples) {
+        let (known, digits) = line.split_once(' ').unwrap();
+        assert_eq!(known, *name);
+        let old: Vec<u8> =
+            (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect();
+        match name.split_once('.').unwrap().0 {
+            "entry" => assert_eq!(codec::decode_entry(&old), codec::decode_entry(bytes), "{name}"),
+            "answer" => assert_eq!(codec::decode_answer(&old), codec::decode_answer(bytes), "{name}"),
+            _ => assert_eq!(State::from_snapshot(&old).unwrap().hash(), State::from_snapshot(bytes).unwrap().hash()),
+        }
+    }
+}
+
+fn samples() -> Vec<(&'static str, Vec<u8>)> {
+    let entry = |command| {
+        codec::encode_entry(&Entry { request: Some(RequestId(9)), at: Timestamp(7), by: "cli".into(), command })
+    };
+    let (id, by) = ("aBc".to_owned(), "cli".to_owned());
+    let begin =
+        Command::BeginSshCheck { id: id.clone(), source: NodeId(1), target: NodeId(2), local_user: "root".into() };
+    let approve = Command::ApproveSshCheck { id: id.clone(), by: by.clone() };
+    vec![
+        ("entry.begin_ssh_check", entry(begin.clone())),
+        ("entry.approve_ssh_check", entry(approve.clone())),
+        ("entry.reject_ssh_check", entry(Command::RejectSshCheck { id: id.clone(), by })),
+        ("answer.ssh_check", codec::encode_answer(&Ok(Outcome::SshCheck(id)))),
+        ("state.ssh_checks", state_with_checks(begin, approve).to_snapshot()),
+    ]
+}
+
+/// Two nodes, a policy at level 2, and an approved check.
+fn state_with_checks(begin: Command, approve: Command) -> State {
+    let mut state = State::default();
+    let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: 2, ..Member::default() };
+    let client = |number: u8| Registration {
+        machine_key: tailcfg::MachineKey([number; 32]),
+        node_key: tailcfg::NodeKey([number; 32]),
+        hostname: format!("node{number}"),
+        ..Registration::default()
+    };
+    let key = PreAuthKey {
+        prefix: "p".repeat(12),
+        secret_sha256: [7; 32],
+        reusable: true,
+        tags: ["tag:x".to_owned()].into(),
+        ..PreAuthKey::default()
+    };
+    let (prefix, secret_sha256) = (key.prefix.clone(), key.secret_sha256);
+    let commands = [
+        Command::Found { cluster_id: "old".into(), member, settings: Settings::default(), secrets: vec![] },
+        Command::SetPolicy { text: "{}".into(), author: "cli".into() },
+        Command::CreatePreAuthKey { key },
+        Command::RegisterWithKey { client: client(1), prefix: prefix.clone(), secret_sha256 },
+        Command::RegisterWithKey { client: client(2), prefix, secret_sha256 },
+        begin,
+        approve,
+    ];
+    for (index, command) in commands.into_iter().enumerate() {
+        let stamp = Stamp { at: Timestamp(1_800_000_000_000), revision: Revision(index as u64 + 1) };
+        state.apply(stamp, command).unwrap();
+    }
+    state.check();
+    assert!(state.ssh_approved_at(NodeId(1), NodeId(2)).is_some());
+    state
 }
 
 #[expect(clippy::disallowed_methods, reason = "test data lies in files")]

@@ -110,7 +110,13 @@ pub enum Auth {
         #[arg(long)]
         auth_id: String,
     },
-    /// Turn the node away
+    /// Let a connection by SSH in that the policy wants to be checked
+    #[command(after_help = "Example:\n  hsraft auth approve --auth-id 4vXk2mJr0bQfZp8sYw1nTq7d")]
+    Approve {
+        #[arg(long)]
+        auth_id: String,
+    },
+    /// Turn the node or the connection away
     #[command(after_help = "Example:\n  hsraft auth reject --auth-id hskey-authreq-…")]
     Reject {
         #[arg(long)]
@@ -208,6 +214,10 @@ pub async fn run_auth(word: Auth, desk: &Desk) -> Result<(), Problem> {
             let wish = json!({ "user": user, "authId": auth_id });
             let reply: OneNode = desk.client.post("/api/v1/auth/register", wish).await?;
             desk.output.show(&reply.node, || format!("Node {} registered\n", reply.node.given_name))
+        }
+        Auth::Approve { auth_id } => {
+            desk.client.post::<Value>("/api/v1/auth/approve", json!({ "authId": auth_id })).await?;
+            desk.output.done("Auth request approved")
         }
         Auth::Reject { auth_id } => {
             desk.client.post::<Value>("/api/v1/auth/reject", json!({ "authId": auth_id })).await?;

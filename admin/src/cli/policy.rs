@@ -1,23 +1,22 @@
 //! `policy`: who may reach whom.
 
+mod lines;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     desk::Desk,
-    problem::Problem,
+    problem::{Problem, exit},
     table::{Table, moment},
 };
 use crate::{
+    cluster::policy::{Answer, Checked, Impact, Kind},
     files,
     v1::types::{Policy as PolicyText, PolicyHistory},
 };
-
-/// Said with every change, because believing otherwise would be dangerous.
-const NOT_ENFORCED: &str = "warning: this version keeps the policy and its history but does not enforce it yet: every node reaches \
-                            every other node";
 
 /// What can be done with the policy.
 #[derive(Debug, Subcommand)]
@@ -52,6 +51,47 @@ pub enum Policy {
     /// Show the policies that were in force, newest first
     #[command(after_help = "Example:\n  hsraft policy history")]
     History,
+    /// Show what changed between two policies, or between the one in force and a file
+    #[command(
+        after_help = "Examples:\n  hsraft policy diff                    what the newest changed\n  hsraft policy diff 3 5\n  hsraft policy diff --file new.hujson   what a file would change"
+    )]
+    Diff {
+        /// The older one [default: the one before the other]
+        from: Option<u64>,
+        /// The newer one [default: the one in force]
+        to: Option<u64>,
+        /// Compare the one in force with this text; - reads standard input
+        #[arg(short, long, conflicts_with_all = ["from", "to"])]
+        file: Option<PathBuf>,
+    },
+    /// Put an older policy in force again; the history keeps both
+    #[command(after_help = "Examples:\n  hsraft policy rollback      the one before\n  hsraft policy rollback 3")]
+    Rollback {
+        /// Which one [default: the one before the one in force]; see: hsraft policy history
+        number: Option<u64>,
+    },
+    /// Say which rule lets a connection through, or what comes nearest; exits 1 when none does
+    #[command(
+        after_help = "Examples:\n  hsraft policy why laptop web1:443\n  hsraft policy why alice@example.com 10.1.2.3:22 --proto tcp"
+    )]
+    Why {
+        /// A node, an address, or a user or tag (its first node)
+        #[arg(value_name = "SRC")]
+        source: String,
+        /// The same, perhaps with a port
+        #[arg(value_name = "DST[:PORT]")]
+        destination: String,
+        /// tcp, udp, icmp or a number [default: tcp or udp]
+        #[arg(long)]
+        proto: Option<String>,
+    },
+    /// Say who would gain and lose what if a policy were set, in the tailnet as it is now
+    #[command(after_help = "Example:\n  hsraft policy impact --file new.hujson")]
+    Impact {
+        /// HuJSON; - reads standard input
+        #[arg(short, long)]
+        file: PathBuf,
+    },
 }
 
 /// Flags of Headscale that opened its database behind the server's back.
@@ -72,8 +112,24 @@ impl Bypass {
     }
 }
 
-/// Does it.
-pub async fn run(word: Policy, desk: &Desk) -> Result<(), Problem> {
+/// Does it; the exit code.
+pub async fn run(word: Policy, desk: &Desk) -> Result<i32, Problem> {
+    match word {
+        Policy::Why { source, destination, proto } => why(desk, &source, &destination, proto.as_deref()).await,
+        word => carry_out(word, desk).await.map(|()| exit::OK),
+    }
+}
+
+async fn why(desk: &Desk, source: &str, destination: &str, proto: Option<&str>) -> Result<i32, Problem> {
+    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    query.append_pair("src", source).append_pair("dst", destination);
+    proto.iter().for_each(|proto| _ = query.append_pair("proto", proto));
+    let answer: Answer = desk.client.get(&format!("/api/v1/cluster/policy/why?{}", query.finish())).await?;
+    desk.output.show_ours(&answer, || why_text(&answer))?;
+    Ok(if answer.allowed { exit::OK } else { exit::FAILED })
+}
+
+async fn carry_out(word: Policy, desk: &Desk) -> Result<(), Problem> {
     match word {
         Policy::Get { number, bypass } => {
             bypass.refuse()?;
@@ -86,14 +142,16 @@ pub async fn run(word: Policy, desk: &Desk) -> Result<(), Problem> {
         Policy::Set { file, bypass } => {
             bypass.refuse()?;
             let text = read(&file)?;
+            let checked: Checked = desk.client.post("/api/v1/cluster/policy/check", json!({ "policy": text })).await?;
             desk.client.put::<PolicyText>("/api/v1/policy", json!({ "policy": text })).await?;
-            desk.output.talk(NOT_ENFORCED);
+            warn(desk, &checked);
             desk.output.done("Policy updated.")
         }
         Policy::Check { file, bypass } => {
             bypass.refuse()?;
             let text = read(&file)?;
-            desk.client.post::<Value>("/api/v1/policy/check", json!({ "policy": text })).await?;
+            let checked: Checked = desk.client.post("/api/v1/cluster/policy/check", json!({ "policy": text })).await?;
+            warn(desk, &checked);
             desk.output.done("Policy is valid")
         }
         Policy::History => {
@@ -107,7 +165,96 @@ pub async fn run(word: Policy, desk: &Desk) -> Result<(), Problem> {
                 table.render()
             })
         }
+        Policy::Diff { from, to, file } => diff(desk, from, to, file.as_deref()).await,
+        Policy::Rollback { number } => {
+            let wish = json!({ "number": number });
+            desk.client.post::<PolicyText>("/api/v1/cluster/policy/rollback", wish).await?;
+            desk.output.done("Policy updated.")
+        }
+        Policy::Why { .. } => unreachable!("has an exit code of its own"),
+        Policy::Impact { file } => {
+            let text = read(&file)?;
+            let impact: Impact = desk.client.post("/api/v1/cluster/policy/impact", json!({ "policy": text })).await?;
+            desk.output.show_ours(&impact, || impact_text(&impact))
+        }
     }
+}
+
+fn warn(desk: &Desk, checked: &Checked) {
+    checked.warnings.iter().for_each(|warning| desk.output.talk(&format!("warning: {warning}")));
+}
+
+async fn diff(desk: &Desk, from: Option<u64>, to: Option<u64>, file: Option<&Path>) -> Result<(), Problem> {
+    let text = async |number: Option<u64>| -> Result<String, Problem> {
+        let query = number.map(|number| format!("?number={number}")).unwrap_or_default();
+        let reply: PolicyText = desk.client.get(&format!("/api/v1/policy{query}")).await?;
+        Ok(reply.policy)
+    };
+    let (old, new) = match file {
+        Some(file) => (text(None).await?, read(file)?),
+        None => {
+            let history: PolicyHistory = desk.client.get("/api/v1/policy/history").await?;
+            let numbers: Vec<u64> = history.history.iter().map(|version| version.number).collect();
+            let newest = numbers.first().copied();
+            let to = to.or(newest).ok_or_else(|| Problem::new("no policy was ever set"))?;
+            let before = numbers.iter().copied().find(|number| *number < to);
+            let old = match from.or(before) {
+                Some(from) => text(Some(from)).await?,
+                None => String::new(),
+            };
+            (old, text(Some(to)).await?)
+        }
+    };
+    let differences = lines::differences(&old, &new);
+    desk.output.show_ours(&json!({ "diff": differences }), || match differences.is_empty() {
+        true => "No difference.\n".to_owned(),
+        false => differences.clone(),
+    })
+}
+
+fn why_text(answer: &Answer) -> String {
+    let end = |end: &crate::cluster::policy::End| match end.name.is_empty() {
+        true => end.address.clone(),
+        false => format!("{} ({})", end.name, end.address),
+    };
+    let port = answer.port.map(|port| format!(" port {port}")).unwrap_or_default();
+    let verdict = match (answer.allowed, answer.rules.is_empty()) {
+        (true, _) => "is allowed by",
+        (false, false) => "is not allowed. Nearest",
+        (false, true) => "is not allowed, and no rule comes near",
+    };
+    let mut text = format!("{} → {}{port} {verdict}\n", end(&answer.source), end(&answer.destination));
+    for rule in &answer.rules {
+        let line = if rule.line > 0 { format!(", line {}", rule.line) } else { String::new() };
+        let misses = match rule.misses.is_empty() {
+            true => String::new(),
+            false => format!("; does not fit: {}", rule.misses.join(", ")),
+        };
+        text += &format!("  {}{line}: {}{misses}\n", rule.rule, rule.shown);
+    }
+    answer.notes.iter().for_each(|note| text += &format!("  note: {note}\n"));
+    text
+}
+
+fn impact_text(impact: &Impact) -> String {
+    if impact.changes.is_empty() {
+        return format!("Nobody gains or loses anything ({} kinds of nodes compared).\n", impact.kinds);
+    }
+    let kind = |kind: &Kind| {
+        let more = kind.count.saturating_sub(kind.names.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{}{more}", kind.names.join(", "))
+    };
+    let mut table = Table::new(["From", "To", "Gains", "Loses"]);
+    for change in &impact.changes {
+        table.row([
+            kind(&change.sources),
+            kind(&change.destinations),
+            change.gains.join(", "),
+            change.loses.join(", "),
+        ]);
+    }
+    table.render()
 }
 
 fn read(file: &Path) -> Result<String, Problem> {

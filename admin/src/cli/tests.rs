@@ -159,6 +159,12 @@ fn happen(lone: &Arc<Lone>, deed: &str) -> String {
             let change = PresenceChange { node, session: SessionId(node.0), here: true };
             lone.apply(Command::Presence { member: MemberId(1), changes: vec![change] })
         }
+        ["asks", from, to, user, id] => lone.apply(Command::BeginSshCheck {
+            id: id.into(),
+            source: NodeId(from.parse().unwrap()),
+            target: NodeId(to.parse().unwrap()),
+            local_user: user.into(),
+        }),
         ["pass", span] => {
             lone.advance(spans::parse(span).unwrap());
             return String::new();

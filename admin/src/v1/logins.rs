@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Api,
     auth::Caller,
+    cluster::ssh_checks,
     request::{Empty, Json, Query},
     secret_text::LOGIN,
     status::ApiError,
@@ -49,13 +50,29 @@ pub(crate) async fn register(
     finish(&api, &caller, &wish.auth_id, &wish.user).await
 }
 
-/// `POST /auth/reject`.
+/// `POST /auth/approve`: lets a connection by SSH in that the policy wants to be checked.
+pub(crate) async fn approve(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Json(wish): Json<Wish>,
+) -> Result<Reply<Empty>, ApiError> {
+    if wish.auth_id.trim().is_empty() {
+        return Err(ApiError::invalid("which connection? give the id its user was shown: --auth-id …"));
+    }
+    ssh_checks::decide(&api, &caller, &wish.auth_id, true).await
+}
+
+/// `POST /auth/reject`: a login, or a connection by SSH.
 pub(crate) async fn reject(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
     Json(wish): Json<Wish>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&*api.current().await?, &wish.auth_id)?.id.clone();
+    let state = api.current().await?;
+    if state.ssh_check(wish.auth_id.trim().rsplit('/').next().unwrap_or_default()).is_some() {
+        return ssh_checks::decide(&api, &caller, &wish.auth_id, false).await;
+    }
+    let id = find(&state, &wish.auth_id)?.id.clone();
     let reason = if wish.reason.is_empty() { "rejected by an administrator".to_owned() } else { wish.reason };
     api.propose(&caller, Command::RejectLogin { id, reason }).await?;
     Ok(Reply(Empty {}))

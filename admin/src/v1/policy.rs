@@ -1,8 +1,9 @@
 //! `/api/v1/policy`: the text that says who may reach whom, and the texts before it.
 
+use ::policy::Parsed;
 use axum::{Extension, Json as Reply, extract::State as Shared};
 use serde::Deserialize;
-use state_machine::Command;
+use state_machine::{Command, State};
 
 use super::types::{Policy, PolicyHistory, PolicyVersion};
 use crate::{
@@ -55,22 +56,41 @@ pub(crate) async fn set(
     Extension(caller): Extension<Caller>,
     Json(wish): Json<Set>,
 ) -> Result<Reply<Policy>, ApiError> {
-    read(&wish.policy)?;
+    refuse_in_file_mode(&api)?;
+    judge(&wish.policy, &*api.current().await?)?;
     api.propose(&caller, Command::SetPolicy { text: wish.policy.into(), author: caller.by.clone() }).await?;
-    let state = api.backend.latest();
-    let version = state.policy().ok_or_else(|| ApiError::internal("acl policy not found"))?;
-    Ok(Reply(Policy { policy: version.text.to_string(), updated_at: Some(version.set_at) }))
+    in_force(&api)
 }
 
 /// `POST /policy/check`: whether [`set`] would take it.
-pub(crate) async fn check(Json(wish): Json<Set>) -> Result<Reply<Empty>, ApiError> {
-    read(&wish.policy)?;
+pub(crate) async fn check(Shared(api): Shared<Api>, Json(wish): Json<Set>) -> Result<Reply<Empty>, ApiError> {
+    judge(&wish.policy, &*api.current().await?)?;
     Ok(Reply(Empty {}))
 }
 
-/// Texts that mean nothing do not enter the log. The first words are Headscale's; consoles look for them.
-fn read(text: &str) -> Result<::policy::Policy, ApiError> {
+/// Texts that mean nothing, and those whose own tests fail in this tailnet, do not enter the log; it would refuse them
+/// too. The first words are Headscale's; consoles look for them.
+pub(crate) fn judge(text: &str, state: &State) -> Result<Parsed, ApiError> {
     let parsed = ::policy::Policy::parse(text)
         .map_err(|error| ApiError::invalid(format!("parsing policy from bytes: {error}")))?;
-    Ok(parsed.policy)
+    parsed.policy.check(&state.inventory()).map_err(|error| ApiError::invalid(error.to_string()))?;
+    Ok(parsed)
+}
+
+/// The first words are Headscale's.
+pub(crate) fn refuse_in_file_mode(api: &Api) -> Result<(), ApiError> {
+    match api.options.policy_file {
+        true => Err(ApiError::invalid(
+            "update is disabled for modes other than 'database': this member takes the policy from policy.path; change \
+             that file and send the member SIGHUP, or set policy.mode to database",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// What [`set`] shows.
+pub(crate) fn in_force(api: &Api) -> Result<Reply<Policy>, ApiError> {
+    let state = api.backend.latest();
+    let version = state.policy().ok_or_else(|| ApiError::internal("acl policy not found"))?;
+    Ok(Reply(Policy { policy: version.text.to_string(), updated_at: Some(version.set_at) }))
 }

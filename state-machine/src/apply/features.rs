@@ -16,8 +16,12 @@ use super::invalid;
 ///
 /// | level | brought |
 /// |---|---|
-/// | 1 | everything the first release does |
-pub const FEATURE_LEVEL: u32 = 1;
+/// | 1 | everything before policies were understood |
+/// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks |
+pub const FEATURE_LEVEL: u32 = 2;
+
+/// The level that brought the policy's meaning into apply.
+pub(super) const POLICY: u32 = 2;
 
 impl State {
     /// Refuses a program that cannot apply what the cluster already does.

@@ -1,10 +1,11 @@
 //! Nodes coming in with a person's consent. The login is a row, so that it can be finished at any member.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use crate::{
     command::Registration,
     model::*,
+    names,
     outcome::{Answer, Outcome, Refusal, What},
     state::State,
 };
@@ -77,10 +78,10 @@ impl State {
         seed: u64,
     ) -> Answer {
         let login = self.open_login(id)?;
-        self.user(user).ok_or_else(|| not_found(What::User, user))?;
-        if !login.hostinfo.request_tags.is_empty() {
-            let tags = login.hostinfo.request_tags.into_iter().collect();
-            return Err(Refusal::TagsNotPermitted { tags });
+        let person = self.user(user).ok_or_else(|| not_found(What::User, user))?;
+        let tags = login.hostinfo.request_tags.clone();
+        if !tags.is_empty() && (names::check_tags(&tags).is_err() || !self.may_bring_tags(person, &tags)) {
+            return Err(Refusal::TagsNotPermitted { tags: tags.into_iter().collect() });
         }
         let client = Registration {
             machine_key: login.machine_key,
@@ -96,7 +97,7 @@ impl State {
         };
         let owner = Ownership {
             user: Some(user),
-            tags: BTreeSet::new(),
+            tags,
             method,
             pre_auth_key: None,
             ephemeral: login.ephemeral,

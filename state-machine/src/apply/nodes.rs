@@ -68,10 +68,12 @@ impl State {
     pub(super) fn set_node_tags(&mut self, id: NodeId, tags: BTreeSet<String>) -> Answer {
         let node = self.known_node(id)?;
         names::check_tags(&tags).map_err(|why| invalid(What::Tag, why))?;
+        self.check_tags_exist(&tags)?;
         if tags.is_empty() && node.user.is_none() {
             return Err(invalid(What::Tag, format!("node {id} has no owner and must keep at least one tag")));
         }
-        self.replace_node(&node.clone(), Node { tags, ..node })
+        let tagged = self.with_approvals(Node { tags, ..node.clone() });
+        self.replace_node(&node, tagged)
     }
 
     pub(super) fn move_node(&mut self, id: NodeId, user: UserId) -> Answer {

@@ -129,7 +129,7 @@ impl State {
         facts.last_node += 1;
         let id = NodeId(facts.last_node);
         self.addresses_given(chosen);
-        self.put_node(Node {
+        let node = Node {
             id,
             machine_key: client.machine_key,
             node_key: client.node_key,
@@ -148,7 +148,8 @@ impl State {
             hostinfo: client.hostinfo.clone(),
             capability_version: client.capability_version,
             ..Node::default()
-        });
+        };
+        self.put_node(self.with_approvals(node));
         Ok(id)
     }
 
@@ -167,7 +168,7 @@ impl State {
             ..node.clone()
         };
         self.take_facts(&mut next, client);
-        self.put_node(next);
+        self.put_node(self.with_approvals(next));
         node.id
     }
 
@@ -175,6 +176,7 @@ impl State {
     pub(super) fn refresh(&mut self, node: &Node, client: &Registration) {
         let mut next = node.clone();
         self.take_facts(&mut next, client);
+        let next = self.with_approvals(next);
         if next != *node {
             self.put_node(next);
         }

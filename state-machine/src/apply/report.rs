@@ -18,7 +18,11 @@ impl State {
                 continue;
             }
             let mut next = (*node).clone();
+            let advertises = report.hostinfo.is_some();
             self.take_report(&mut next, report);
+            if advertises {
+                next = self.with_approvals(next);
+            }
             if next != *node {
                 self.put_node(next);
                 count += 1;

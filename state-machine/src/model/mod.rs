@@ -9,6 +9,7 @@ mod node;
 mod policy;
 mod pre_auth_key;
 mod settings;
+mod ssh_check;
 mod time;
 mod user;
 
@@ -21,5 +22,6 @@ pub use node::{Endpoint, Hostinfo, Node, Presence, RegisterMethod, Session};
 pub use policy::PolicyVersion;
 pub use pre_auth_key::PreAuthKey;
 pub use settings::{Allocation, DnsRecord, Settings};
+pub use ssh_check::{SshCheck, SshCheckResult};
 pub use time::Timestamp;
 pub use user::User;

@@ -185,6 +185,14 @@ impl Story {
             "move" => Command::MoveNode { node: words.node()?, user: self.user(words)? },
             "backfill" => Command::BackfillAddresses { seed: words.number("seed")?.unwrap_or(0) },
             "policy" => Command::SetPolicy { text: words.rest.clone().into(), author: "cli".into() },
+            "ssh-begin" => Command::BeginSshCheck {
+                id: words.text("id"),
+                source: words.id("from").map(NodeId)?,
+                target: words.id("to").map(NodeId)?,
+                local_user: words.text("as"),
+            },
+            "ssh-approve" => Command::ApproveSshCheck { id: words.text("id"), by: "cli".into() },
+            "ssh-reject" => Command::RejectSshCheck { id: words.text("id"), by: "cli".into() },
             "elapse" => Command::Elapse,
             verb => return Err(format!("unknown verb {verb:?}")),
         })
@@ -317,6 +325,15 @@ impl Story {
                 format!("{} {used}", token.id)
             })),
             "logins" => lines.extend(state.logins().values().map(|login| format!("{} {:?}", login.id, login.result))),
+            "ssh" => lines.extend(state.ssh_checks().values().map(|check| {
+                let SshCheck { id, source, target, local_user, .. } = &**check;
+                let result = match &check.result {
+                    SshCheckResult::Waiting => "waiting".to_owned(),
+                    SshCheckResult::Approved { at, by } => format!("approved {} by {by}", self.ago(*at)),
+                    SshCheckResult::Rejected { at, by } => format!("rejected {} by {by}", self.ago(*at)),
+                };
+                format!("{id} {source}>{target} as {local_user} {result}, ends {}", self.ago(check.expires_at))
+            })),
             "policy" => lines.extend(state.policy_history().values().map(|p| format!("{} {:?}", p.number, p.text))),
             "settings" => {
                 let Settings { prefix_v4, prefix_v6, base_domain, .. } = &**state.settings();
@@ -368,6 +385,10 @@ impl Story {
         for endpoint in &node.endpoints {
             line += &format!(" at {}", endpoint.addr);
         }
+        let approved: Vec<_> = node.approved_routes.iter().map(|route| route.to_string()).collect();
+        if !approved.is_empty() && self.state.feature_level() >= 2 {
+            line += &format!(" approved {}", approved.join(","));
+        }
         let routes: Vec<_> = node.enabled_routes().map(|route| route.to_string()).collect();
         if !routes.is_empty() {
             line += &format!(" routes {}", routes.join(","));
@@ -406,6 +427,7 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::Member(id) => format!("member={id}"),
         Outcome::Login(id) => format!("login={id}"),
         Outcome::Policy(number) => format!("policy={number}"),
+        Outcome::SshCheck(id) => format!("ssh-check={id}"),
         Outcome::Registered(id) => format!("registered={id}"),
         Outcome::KeyExpired(id) => format!("key-expired={id}"),
         Outcome::LoggedOut { node, deleted: true } => format!("logged-out={node} deleted"),
