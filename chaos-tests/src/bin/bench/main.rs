@@ -1,10 +1,11 @@
-//! Measures, does not judge: proposals per second, memory, first maps, registrations, fail-over.
+//! Measures, does not judge: commands, proposals per second, memory, first maps, registrations, fail-over.
 //!
-//! `cargo run --release -p chaos-tests --bin bench -- proposals` needs nothing else; `bench product` and `bench kills`
+//! `make bench` runs all of them. `bench state` and `bench proposals` need nothing else; `bench product` and `bench kills`
 //! start real members and want the `hsraft` program (beside this one, or named by HSRAFT_BIN).
 
 mod product;
 mod proposals;
+mod state;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -18,6 +19,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// All of them, one after the other, as they are by default.
+    All,
+    /// What one command and one snapshot cost; no disk, no network.
+    State(state::Arguments),
     /// Proposals per second and their latency: three processes, real disks, mutual TLS over loopback.
     Proposals(proposals::Arguments),
     /// One of the three processes.
@@ -32,9 +37,25 @@ enum What {
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match Arguments::parse().what {
+        What::All => all(&runtime),
+        What::State(arguments) => state::run(&arguments),
         What::Proposals(arguments) => runtime.block_on(proposals::run(arguments)),
         What::Member(arguments) => runtime.block_on(proposals::member(arguments)),
         What::Product(arguments) => runtime.block_on(product::run(arguments)),
         What::Kills(arguments) => runtime.block_on(product::kills(arguments)),
     }
+}
+
+fn all(runtime: &tokio::runtime::Runtime) -> Result<()> {
+    for what in ["state", "proposals", "product", "kills"] {
+        println!("\n== {what}");
+        match Arguments::parse_from(["bench", what]).what {
+            What::State(arguments) => state::run(&arguments)?,
+            What::Proposals(arguments) => runtime.block_on(proposals::run(arguments))?,
+            What::Product(arguments) => runtime.block_on(product::run(arguments))?,
+            What::Kills(arguments) => runtime.block_on(product::kills(arguments))?,
+            What::All | What::Member(_) => {}
+        }
+    }
+    Ok(())
 }
