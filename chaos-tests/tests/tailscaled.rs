@@ -27,6 +27,58 @@ async fn two_daemons_ping_each_other() {
     two.ping(&one.address().await).await;
 }
 
+/// A port that is not allowed is dead, one that is lives, and when the policy changes it is the other way round.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_daemons_obey_the_policy() {
+    let (Some(daemon), Some(cli)) = (find("TAILSCALED", "tailscaled"), find("TAILSCALE", "tailscale")) else {
+        println!("skipped: no tailscaled and tailscale here (set TAILSCALED and TAILSCALE, or put them on PATH)");
+        return;
+    };
+    let fleet = Fleet::up(1).await.unwrap();
+    let (first, second) = (greeter(&fleet).await, greeter(&fleet).await);
+    allow(&fleet, first).await;
+    let one = Daemon::log_in(&fleet, &daemon, &cli, "daemon-one", 0).await;
+    let two = Daemon::log_in(&fleet, &daemon, &cli, "daemon-two", 0).await;
+    let address = two.address().await;
+
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !one.is_greeted(&address, first, Duration::from_secs(5)).await {
+        assert!(Instant::now() < deadline, "an allowed port is dead; logs:\n{}", fleet.logs());
+    }
+    assert!(!one.is_greeted(&address, second, Duration::from_secs(3)).await, "a port that is not allowed lives");
+
+    allow(&fleet, second).await;
+    let changed = Instant::now();
+    while !one.is_greeted(&address, second, Duration::from_secs(1)).await {
+        assert!(changed.elapsed() < Duration::from_secs(20), "the new policy does not arrive");
+    }
+    println!("tailscaled: a port that the new policy allows lives {:?} after the change", changed.elapsed());
+    assert!(!one.is_greeted(&address, first, Duration::from_secs(3)).await, "a port that is no longer allowed lives");
+}
+
+const GREETING: &str = "hello from behind the daemon";
+
+/// Greets whoever connects to a local port, to which a daemon without an interface passes connections on.
+async fn greeter(fleet: &Fleet) -> u16 {
+    use tokio::io::AsyncWriteExt;
+    let mut listener = fleet.world.net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(GREETING.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+async fn allow(fleet: &Fleet, port: u16) {
+    let policy = format!("{{\"acls\": [{{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": [\"*:{port}\"]}}]}}");
+    let body = serde_json::json!({ "policy": policy });
+    let set = fleet.api(0).call(http::Method::PUT, "/api/v1/policy", Some(&body), Duration::from_secs(30)).await;
+    set.unwrap();
+}
+
 /// A running `tailscaled` without a network interface; killed when dropped.
 struct Daemon {
     cli: PathBuf,
@@ -71,6 +123,19 @@ impl Daemon {
 
     async fn address(&self) -> String {
         self.until_it_works(&["ip", "-4"]).await.trim().to_string()
+    }
+
+    /// Whether somebody behind the other daemon's port greets within this time.
+    async fn is_greeted(&self, address: &str, port: u16, within: Duration) -> bool {
+        let mut nc = Command::new(&self.cli);
+        nc.arg(format!("--socket={}", self.socket)).args(["nc", address, &port.to_string()]);
+        // Its input stays open: it ends when the other side does.
+        let mut child =
+            nc.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let mut greeting = vec![0; GREETING.len()];
+        let read = tokio::io::AsyncReadExt::read_exact(&mut stdout, &mut greeting);
+        matches!(tokio::time::timeout(within, read).await, Ok(Ok(_))) && greeting == GREETING.as_bytes()
     }
 
     async fn ping(&self, address: &str) {

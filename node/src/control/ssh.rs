@@ -47,6 +47,12 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         return text(StatusCode::NOT_FOUND, "no such connection");
     }
     peer.seat.proved();
+    // What is missing here may have been set or approved at another member a moment ago.
+    if !matches!(judge(&state, control.now().max(state.now()), &asked), Verdict::Action(action) if action.accept)
+        && let Err(error) = control.cluster.confirm().await
+    {
+        tracing::debug!(%error, "a question about a connection is answered from what this member has");
+    }
     let mut states = control.cluster.watch();
     let patience = tokio::time::sleep(control.limits.followup_hold);
     let mut patience = std::pin::pin!(patience);

@@ -197,6 +197,18 @@ impl Connection {
         (answer.status(), answer.into_body())
     }
 
+    pub async fn get(&mut self, path: &str) -> (StatusCode, String) {
+        let request = Request::get(format!("https://unused{path}")).body(()).unwrap();
+        let mut requests = self.requests.clone().ready().await.unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        let (head, mut body) = within(answer).await.unwrap().into_parts();
+        let mut all = Vec::new();
+        while let Some(chunk) = within(body.data()).await {
+            all.extend_from_slice(&chunk.unwrap());
+        }
+        (head.status, String::from_utf8(all).unwrap())
+    }
+
     pub async fn post(&mut self, path: &str, body: &Value) -> (StatusCode, String) {
         let (status, mut body) = self.send(path, body.to_string().into()).await;
         let mut all = Vec::new();
