@@ -202,6 +202,9 @@ async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
         }
         Word::Lab(word) => return lab::run(word, &output).await,
         Word::Version => return server::version(&output).await,
+        Word::Policy(policy::Policy::Convert { file, write }) => {
+            return policy::convert(&policy::read(&file)?, write.as_deref(), &output).map(|()| exit::OK);
+        }
         _ => {}
     }
     let desk = desk::Desk::open(&cli.global, output)?;

@@ -1,5 +1,6 @@
 //! `policy`: who may reach whom.
 
+mod convert;
 mod lines;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::{
     desk::Desk,
+    output::Output,
     problem::{Problem, exit},
     table::{Table, moment},
 };
@@ -69,6 +71,18 @@ pub enum Policy {
     Rollback {
         /// Which one [default: the one before the one in force]; see: hsraft policy history
         number: Option<u64>,
+    },
+    /// Write an older policy in today's words: YAML, user:NAME, users without @, namespaces; offline
+    #[command(
+        after_help = "Examples:\n  hsraft policy convert --file acl.yaml > policy.hujson\n  hsraft policy convert --file old.hujson --write new.hujson"
+    )]
+    Convert {
+        /// HuJSON or YAML; - reads standard input
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Where to write it [default: standard output]
+        #[arg(short, long)]
+        write: Option<PathBuf>,
     },
     /// Say which rule lets a connection through, or what comes nearest; exits 1 when none does
     #[command(
@@ -171,12 +185,33 @@ async fn carry_out(word: Policy, desk: &Desk) -> Result<(), Problem> {
             desk.client.post::<PolicyText>("/api/v1/cluster/policy/rollback", wish).await?;
             desk.output.done("Policy updated.")
         }
+        Policy::Convert { file, write } => convert(&read(&file)?, write.as_deref(), &desk.output),
         Policy::Why { .. } => unreachable!("has an exit code of its own"),
         Policy::Impact { file } => {
             let text = read(&file)?;
             let impact: Impact = desk.client.post("/api/v1/cluster/policy/impact", json!({ "policy": text })).await?;
             desk.output.show_ours(&impact, || impact_text(&impact))
         }
+    }
+}
+
+/// Needs no member. What the new text means, and what in it deserves a look, is told at the end.
+pub fn convert(text: &str, write: Option<&Path>, output: &Output) -> Result<(), Problem> {
+    let converted = convert::convert(text).map_err(Problem::new)?;
+    converted.notes.iter().for_each(|note| output.talk(note));
+    match write {
+        Some(file) => {
+            let written = files::write(file, &converted.text);
+            written.map_err(|error| Problem::new(format!("cannot write {}: {error}", file.display())))?;
+        }
+        None => output.write(&converted.text)?,
+    }
+    match ::policy::Policy::parse(&converted.text) {
+        Ok(parsed) => {
+            parsed.warnings.iter().for_each(|warning| output.talk(&format!("warning: {warning}")));
+            Ok(())
+        }
+        Err(rejection) => Err(Problem::new(format!("it has to be mended by hand before it can be set: {rejection}"))),
     }
 }
 
@@ -257,7 +292,8 @@ fn impact_text(impact: &Impact) -> String {
     table.render()
 }
 
-fn read(file: &Path) -> Result<String, Problem> {
+/// A file, or standard input for `-`.
+pub fn read(file: &Path) -> Result<String, Problem> {
     if file == Path::new("-") {
         return files::read_stdin().map_err(|error| Problem::new(format!("cannot read standard input: {error}")));
     }
