@@ -20,7 +20,7 @@ use state_machine::{ApiKey, Command, Role, State, Timestamp};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::{Api, secret_text, status::ApiError, throttle::Throttle};
+use crate::{Api, CATCH_UP, secret_text, status::ApiError, throttle::Throttle};
 
 /// Who asks, as the log will name them.
 #[derive(Clone, Debug)]
@@ -37,9 +37,6 @@ pub struct Guard {
     touched: Mutex<BTreeMap<String, Instant>>,
 }
 
-/// How long a caller with an unknown key waits for this member to catch up.
-const CATCH_UP: Duration = Duration::from_millis(500);
-
 /// Last use is kept coarsely.
 const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 
@@ -51,21 +48,47 @@ pub async fn check(Shared(api): Shared<Api>, mut request: Request, next: Next) -
     }
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let text = bearer(request.headers()).unwrap_or_default().to_owned();
-    let Some(key) = known_key(&api, &text, from).await else {
+    let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
+    match admit(&api, &text, from, request.uri().path(), writes).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(Denied::Unknown) => unauthorized(),
+        Err(Denied::TooOften(wait)) => too_many(wait),
+        Err(Denied::ReadOnly) => ApiError::forbidden(READ_ONLY).into_response(),
+    }
+}
+
+/// Why a key does not let its bearer through.
+pub enum Denied {
+    /// Not one of ours, or over.
+    Unknown,
+    /// Too many failures from this address; it may try again after so long.
+    TooOften(Duration),
+    /// It may look but not touch.
+    ReadOnly,
+}
+
+/// What the bearer of a read-only key is told.
+pub const READ_ONLY: &str = "this API key may read only; use one made with role admin";
+
+/// Who calls with this key. `path` is for the log, `writes` says whether something shall change.
+pub async fn admit(api: &Api, text: &str, from: Option<IpAddr>, path: &str, writes: bool) -> Result<Caller, Denied> {
+    let Some(key) = known_key(api, text, from).await else {
         // A good key is served even from an address where others fail: behind a proxy all callers share one.
         if let Some(wait) = api.guard.throttle.wait(from, Instant::now()) {
-            return too_many(wait);
+            return Err(Denied::TooOften(wait));
         }
         api.guard.throttle.failed(from, Instant::now());
-        tracing::warn!(from = ?from, path = request.uri().path(), "API key refused");
-        return unauthorized();
+        tracing::warn!(from = ?from, path, "API key refused");
+        return Err(Denied::Unknown);
     };
-    if key.role == Role::ReadOnly && !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return ApiError::forbidden("this API key may read only; use one made with role admin").into_response();
+    if key.role == Role::ReadOnly && writes {
+        return Err(Denied::ReadOnly);
     }
-    touch(&api, &key);
-    request.extensions_mut().insert(Caller { by: format!("api key {}", key.prefix) });
-    next.run(request).await
+    touch(api, &key);
+    Ok(Caller { by: format!("api key {}", key.prefix) })
 }
 
 /// The key a text proves. One that is not known here may have been made at another member a moment ago; that is asked

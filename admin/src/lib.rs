@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `v1/` | one resource a file; `types` is the wire, used by both ends |
+//! | `grpc.rs`, `grpc/` | the same operations for Headscale's own command line |
 //! | `cluster/` | members, leadership, join tokens |
 //! | `auth.rs`, `throttle.rs`, `secret_text.rs` | API keys, roles, how often one may fail, keys as text |
 //! | `status.rs` | refusal → HTTP status, one table |
@@ -20,6 +21,7 @@ pub mod cli;
 mod client;
 mod cluster;
 mod files;
+mod grpc;
 mod lab;
 #[cfg(test)]
 mod lone;
@@ -30,9 +32,15 @@ mod throttle;
 pub mod v1;
 mod version;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Router, http::Uri, middleware, routing::get};
+use axum::{
+    Router,
+    http::{HeaderMap, Uri},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 use state_machine::{State, Timestamp};
 
 use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
@@ -53,7 +61,8 @@ pub struct RouterOptions {
     pub policy_file: bool,
 }
 
-/// The HTTP face of this member: `/api/v1/…`, `/health`, `/version`.
+/// The HTTP face of this member: `/api/v1/…`, `/health`, `/version`, and the same operations as gRPC for callers that
+/// speak HTTP/2.
 ///
 /// On the client port callers prove themselves with an API key, and a request should carry
 /// `axum::extract::ConnectInfo<SocketAddr>` as an extension, so that failures are counted by address. On the unix socket
@@ -69,15 +78,22 @@ fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
         .layer(middleware::from_fn_with_state(api.clone(), auth::check));
     Router::new()
         .nest("/api/v1", v1)
+        .merge(grpc::routes(&api))
         .route("/health", get(v1::health::ready))
         .route("/version", get(version::reply))
         .fallback(unknown_path)
         .with_state(api)
 }
 
-async fn unknown_path(uri: Uri) -> ApiError {
-    ApiError::not_found(format!("no such path: {}", uri.path()))
+async fn unknown_path(uri: Uri, headers: HeaderMap) -> Response {
+    match grpc::is_meant(&headers) {
+        true => grpc::unknown_method(uri.path()),
+        false => ApiError::not_found(format!("no such path: {}", uri.path())).into_response(),
+    }
 }
+
+/// How long a reader waits for this member to catch up with the cluster.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// What every handler holds.
 #[derive(Clone)]
@@ -88,10 +104,16 @@ struct Api {
 }
 
 impl Api {
-    /// The state to answer from: what this member has, or with `?consistency=linearizable` what is certainly current.
+    /// The state to answer from: what is certainly current, because consoles change at one member and look at another.
+    /// Without a majority that cannot be had; then what this member has is better than nothing.
+    /// `?consistency=local` does not ask around, `?consistency=linearizable` wants certainty or an error.
     async fn read(&self, query: &Query) -> Result<Arc<State>, ApiError> {
         match query.get("consistency") {
-            None | Some("local") => Ok(self.backend.latest()),
+            None => match tokio::time::timeout(CATCH_UP, self.backend.confirm()).await {
+                Ok(Ok(state)) => Ok(state),
+                _ => Ok(self.backend.latest()),
+            },
+            Some("local") => Ok(self.backend.latest()),
             Some("linearizable") => Ok(self.backend.confirm().await?),
             Some(other) => Err(ApiError::invalid(format!("consistency is {other:?}; it can be local or linearizable"))),
         }

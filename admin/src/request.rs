@@ -46,6 +46,11 @@ async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
 pub struct Query(BTreeMap<String, String>);
 
 impl Query {
+    /// A query of these values; empty ones are as good as absent.
+    pub fn of<const N: usize>(values: [(&str, &str); N]) -> Query {
+        Query(values.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
     /// The value of `name`; absent and empty are the same.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())

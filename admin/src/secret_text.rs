@@ -12,6 +12,8 @@ pub const AUTH: &str = "hskey-auth-";
 /// What the id of a pending login starts with.
 pub const LOGIN: &str = "hskey-authreq-";
 
+/// Characters of a login id behind [`LOGIN`].
+pub const LOGIN_LEN: usize = 24;
 /// Characters of a public prefix.
 pub const PREFIX_LEN: usize = 12;
 /// Characters of a secret.

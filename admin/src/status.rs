@@ -65,6 +65,16 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// The kind of failure, by gRPC's number.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// What to tell a person.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The request itself is wrong; the text says what would be right.
     pub fn invalid(message: impl Into<String>) -> ApiError {
         ApiError { status: StatusCode::BAD_REQUEST, code: Code::InvalidArgument, message: message.into() }

@@ -5,13 +5,13 @@
 
 pub mod types;
 
-mod api_keys;
+pub(crate) mod api_keys;
 pub(crate) mod health;
-mod logins;
-mod nodes;
+pub(crate) mod logins;
+pub(crate) mod nodes;
 pub(crate) mod policy;
-mod pre_auth_keys;
-mod users;
+pub(crate) mod pre_auth_keys;
+pub(crate) mod users;
 
 use axum::{
     Router,
@@ -40,6 +40,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/auth/register", post(logins::register))
         .route("/auth/approve", post(logins::approve))
         .route("/auth/reject", post(logins::reject))
+        .route("/debug/node", post(logins::pretend))
         .route("/apikey", get(api_keys::list).post(api_keys::create))
         .route("/apikey/expire", post(api_keys::expire))
         .route("/apikey/{prefix}", delete(api_keys::delete))

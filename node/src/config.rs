@@ -107,6 +107,12 @@ pub fn from_text(
     if client_tls.is_none() && server.as_ref().is_some_and(|url| url.scheme() == "https") {
         d.odd("server_url", "is https, but this member speaks plain HTTP; something in front of it must terminate TLS");
     }
+    let grpc_insecure = d.flag("grpc_allow_insecure").unwrap_or(false);
+    // Headscale's default; without TLS and without leave to do without, there is no such port.
+    let grpc_listen = match client_tls.is_some() || grpc_insecure {
+        true => listen(d, "grpc_listen_addr", "0.0.0.0:50443"),
+        false => listen_optional(d, "grpc_listen_addr").and(None),
+    };
     let client_url = d.text("cluster.client_url").unwrap_or_default().trim_end_matches('/').to_owned();
     let derp = derp_maps(d, env, read);
     let options = Options {
@@ -118,6 +124,8 @@ pub fn from_text(
         derp,
         client_listen,
         client_tls,
+        grpc_listen,
+        grpc_insecure,
         client_url,
         metrics_listen: listen_optional(d, "metrics_listen_addr"),
         unix_socket: Some(path(d, "unix_socket", folder).unwrap_or_else(|| data_dir.join("hsraft.sock"))),
@@ -422,6 +430,8 @@ cluster:
         assert_eq!(settings.node_expiry_secs, 180 * 86_400);
         let relay = options.relay.unwrap();
         assert_eq!((relay.host_name.as_str(), relay.port), ("hs.example.com", Some(443)));
+        assert_eq!(options.grpc_listen.unwrap().to_string(), "0.0.0.0:50443");
+        assert!(!options.grpc_insecure);
         assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
         assert_eq!(config.warnings[0].line, Some(12));
     }
@@ -477,6 +487,19 @@ cluster:
         assert_eq!((relay.host_name.as_str(), relay.port), ("hs1.example.com", Some(443)));
         assert_eq!(config.options.unix_socket_mode, 0o770);
         assert_eq!(config.options.settings.extra_records.len(), 1);
+    }
+
+    #[test]
+    fn the_grpc_port_needs_tls_or_leave() {
+        let with = |more: &str| {
+            let text = format!("server_url: http://127.0.0.1:8080\ndns: {{magic_dns: false}}\n{more}");
+            let options = read(&text).unwrap().options;
+            (options.grpc_listen.map(|addr| addr.to_string()), options.grpc_insecure)
+        };
+        assert_eq!(with(""), (None, false));
+        assert_eq!(with("grpc_listen_addr: 127.0.0.1:1\n"), (None, false));
+        let open = "grpc_listen_addr: 127.0.0.1:1\ngrpc_allow_insecure: true\n";
+        assert_eq!(with(open), (Some("127.0.0.1:1".into()), true));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Ports, TLS, and who gets which path.
 
+mod dialect;
 mod gate;
+pub mod people;
 pub mod tls;
 
 use std::{
@@ -33,6 +35,7 @@ use crate::{
     wellness::Wellness,
 };
 
+use dialect::Dialect;
 pub use gate::{Gate, Seat};
 
 /// After an `accept` that failed: no more file descriptors, most likely.
@@ -108,6 +111,11 @@ async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Ar
                 Err(_) => return tracing::debug!(%from, "TLS took too long"),
             }
         }
+    };
+    let stream = match dialect::heard(stream, limits.handshake).await {
+        Ok(Dialect::Http1(stream)) => stream,
+        Ok(Dialect::Http2(stream)) => return people::http_2(stream, Some(from), doors.api.clone(), &limits, stop).await,
+        Err(error) => return tracing::trace!(%from, %error, "said nothing"),
     };
     let stream = match &doors.relay {
         None => stream,
@@ -243,11 +251,11 @@ pub async fn local(
     tasks: TaskTracker,
     closing: Closing,
 ) {
+    let (stop, cut) = (closing.stop.clone(), closing.cut);
     accept(listener, "the local command line", closing.stop, |stream, _| {
-        let (api, cut) = (api.clone(), closing.cut.clone());
+        let (api, stop, cut) = (api.clone(), stop.clone(), cut.clone());
         tasks.spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| api.clone().oneshot(request.map(AnyBody::new)));
-            cut.run_until_cancelled(http(&limits).serve_connection(TokioIo::new(stream), service)).await;
+            cut.run_until_cancelled(people::either(stream, None, api, &limits, stop)).await;
         });
     })
     .await;

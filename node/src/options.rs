@@ -28,6 +28,10 @@ pub struct Options {
 
     pub client_listen: SocketAddr,
     pub client_tls: Option<TlsFiles>,
+    /// A port of its own for gRPC; with [`Options::client_tls`] unless [`Options::grpc_insecure`].
+    pub grpc_listen: Option<SocketAddr>,
+    /// Plain text on the gRPC port.
+    pub grpc_insecure: bool,
     /// The URL of this very member, for people; may be empty.
     pub client_url: String,
     pub metrics_listen: Option<SocketAddr>,
@@ -204,6 +208,8 @@ impl Options {
             derp: DerpMaps::default(),
             client_listen: anywhere,
             client_tls: None,
+            grpc_listen: None,
+            grpc_insecure: false,
             client_url: String::new(),
             metrics_listen: None,
             unix_socket: None,

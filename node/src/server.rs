@@ -75,6 +75,7 @@ pub struct Server {
     tasks: TaskTracker,
     closing: Closing,
     client_addr: SocketAddr,
+    grpc_addr: Option<SocketAddr>,
     relay_addr: Option<SocketAddr>,
     metrics_addr: Option<SocketAddr>,
 }
@@ -142,7 +143,7 @@ impl Server {
         }
         let tls = match (&relay, &certificate) {
             // On a shared port the relay's side of TLS spares its clients a round trip.
-            (Some(relay), Some(_)) if relay_addr.is_none() => Some(relay.tls_config()),
+            (Some(relay), Some(_)) if relay_addr.is_none() => Some(listen::tls::also_grpc(&relay.tls_config())),
             (_, certificate) => certificate.as_ref().map(Certificate::config),
         };
 
@@ -154,6 +155,21 @@ impl Server {
             tls,
             gate: Gate::new(limits, metrics.clone()),
         });
+        let grpc_addr = match options.grpc_listen {
+            Some(addr) => {
+                let listener = world.net.listen(addr).await.map_err(listening("gRPC", addr))?;
+                let bound = listener.local_addr().map_err(listening("gRPC", addr))?;
+                let door = listen::people::GrpcDoor {
+                    api: doors.api.clone(),
+                    tls: certificate.as_ref().filter(|_| !options.grpc_insecure).map(Certificate::config),
+                    gate: doors.gate.clone(),
+                    limits,
+                };
+                tasks.spawn(listen::people::grpc(listener, door, tasks.clone(), closing.clone()));
+                Some(bound)
+            }
+            None => None,
+        };
         let metrics_addr = match options.metrics_listen {
             Some(addr) => {
                 let listener = world.net.listen(addr).await.map_err(listening("metrics", addr))?;
@@ -211,6 +227,7 @@ impl Server {
             tasks,
             closing,
             client_addr,
+            grpc_addr,
             relay_addr,
             metrics_addr,
         })
@@ -264,6 +281,11 @@ impl Server {
     /// Where clients reach this member.
     pub fn client_addr(&self) -> SocketAddr {
         self.client_addr
+    }
+
+    /// Where gRPC has a port of its own.
+    pub fn grpc_addr(&self) -> Option<SocketAddr> {
+        self.grpc_addr
     }
 
     /// Where the relay listens by itself.

@@ -47,9 +47,9 @@ pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Reply
 #[serde(default)]
 pub(crate) struct Create {
     #[serde(deserialize_with = "types::moment::deserialize")]
-    expiration: Option<Timestamp>,
+    pub expiration: Option<Timestamp>,
     /// Ours: `admin` (also when empty) or `read_only`.
-    role: String,
+    pub role: String,
 }
 
 /// `POST /apikey`. The answer is the only place where the whole key appears.
@@ -85,9 +85,9 @@ pub(crate) async fn create(
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Which {
-    prefix: String,
+    pub prefix: String,
     #[serde(deserialize_with = "types::name::deserialize")]
-    id: String,
+    pub id: String,
 }
 
 /// `POST /apikey/expire`.
@@ -110,8 +110,13 @@ pub(crate) async fn delete(
 ) -> Result<Reply<Empty>, ApiError> {
     let id = query.get("id").unwrap_or_default();
     let prefix = if prefix == "-" || !id.is_empty() { "" } else { prefix.as_str() };
-    let prefix = find(&*api.current().await?, prefix, id)?;
-    api.propose(&caller, Command::DeleteApiKey { prefix }).await?;
+    remove(&api, &caller, &Which { prefix: prefix.to_owned(), id: id.to_owned() }).await
+}
+
+/// Deletes the key that is meant.
+pub(crate) async fn remove(api: &Api, caller: &Caller, which: &Which) -> Result<Reply<Empty>, ApiError> {
+    let prefix = find(&*api.current().await?, &which.prefix, &which.id)?;
+    api.propose(caller, Command::DeleteApiKey { prefix }).await?;
     Ok(Reply(Empty {}))
 }
 

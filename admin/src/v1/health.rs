@@ -15,7 +15,8 @@ use crate::Api;
 /// Health checks give up sooner than callers do.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-async fn is_current(api: &Api) -> bool {
+/// Whether this member can say what is certainly current.
+pub(crate) async fn is_current(api: &Api) -> bool {
     matches!(tokio::time::timeout(PATIENCE, api.backend.confirm()).await, Ok(Ok(_)))
 }
 

@@ -2,11 +2,14 @@
 
 use axum::{Extension, Json as Reply, extract::State as Shared};
 use serde::Deserialize;
-use state_machine::{Command, Login, LoginId, LoginResult, NodeId, Outcome, RegisterMethod, State};
+use state_machine::{
+    Command, Hostinfo, Login, LoginId, LoginResult, NodeId, Outcome, RegisterMethod, Registration, State,
+};
+use tailcfg::{MachineKey, NodeKey};
 
 use super::{
     nodes,
-    types::{self, OneNode},
+    types::{self, Node, OneNode},
     users,
 };
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
     auth::Caller,
     cluster::ssh_checks,
     request::{Empty, Json, Query},
-    secret_text::LOGIN,
+    secret_text::{LOGIN, LOGIN_LEN},
     status::ApiError,
 };
 
@@ -23,10 +26,10 @@ use crate::{
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Wish {
     #[serde(deserialize_with = "types::name::deserialize")]
-    user: String,
-    key: String,
-    auth_id: String,
-    reason: String,
+    pub user: String,
+    pub key: String,
+    pub auth_id: String,
+    pub reason: String,
 }
 
 /// `POST /node/register?user=&key=`, also with both in the body.
@@ -76,6 +79,69 @@ pub(crate) async fn reject(
     let reason = if wish.reason.is_empty() { "rejected by an administrator".to_owned() } else { wish.reason };
     api.propose(&caller, Command::RejectLogin { id, reason }).await?;
     Ok(Reply(Empty {}))
+}
+
+/// `POST /auth/approve`: a yes that needs no owner. Logins of nodes need one.
+pub(crate) async fn approve(
+    Shared(api): Shared<Api>,
+    Extension(_): Extension<Caller>,
+    Json(wish): Json<Wish>,
+) -> Result<Reply<Empty>, ApiError> {
+    let state = api.current().await?;
+    let login = find(&state, &wish.auth_id)?;
+    Err(ApiError::invalid(format!(
+        "{:?} asks to become a node and needs an owner: hsraft auth register --auth-id {} --user NAME",
+        login.hostname, login.id
+    )))
+}
+
+/// A node that does not exist, for trying things out: a login under this key, as if a client had begun it.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pretend {
+    #[serde(deserialize_with = "types::name::deserialize")]
+    pub user: String,
+    pub key: String,
+    pub name: String,
+    pub routes: Vec<String>,
+}
+
+/// `POST /debug/node`: the login waits until somebody says `nodes register`.
+pub(crate) async fn pretend(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Json(wish): Json<Pretend>,
+) -> Result<Reply<OneNode>, ApiError> {
+    let state = api.current().await?;
+    let user = users::find(&state, &wish.user)?;
+    let fits = |text: &str| {
+        text.len() == LOGIN_LEN && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    if !wish.key.strip_prefix(LOGIN).is_some_and(fits) {
+        return Err(ApiError::invalid(format!("{:?} is no login id: write {LOGIN} and {LOGIN_LEN} letters", wish.key)));
+    }
+    let routable_ips = nodes::parse_routes(&wish.routes)?;
+    let (mut machine_key, mut node_key) = (MachineKey([0; 32]), NodeKey([0; 32]));
+    (api.options.random)(&mut machine_key.0);
+    (api.options.random)(&mut node_key.0);
+    let client = Registration {
+        machine_key,
+        node_key,
+        hostname: wish.name.clone(),
+        hostinfo: Hostinfo { routable_ips, ..Hostinfo::default() },
+        seed: api.seed(),
+        ..Registration::default()
+    };
+    let shown = Node {
+        machine_key: machine_key.to_string(),
+        node_key: node_key.to_string(),
+        user: Some(users::view(user)),
+        name: wish.name,
+        available_routes: client.hostinfo.routable_ips.iter().map(ToString::to_string).collect(),
+        ..Node::default()
+    };
+    api.propose(&caller, Command::BeginLogin { client, id: LoginId(wish.key) }).await?;
+    Ok(Reply(OneNode { node: shown }))
 }
 
 async fn finish(api: &Api, caller: &Caller, key: &str, user: &str) -> Result<Reply<OneNode>, ApiError> {

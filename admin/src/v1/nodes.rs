@@ -126,7 +126,7 @@ pub(crate) async fn delete(
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Tags {
-    tags: BTreeSet<String>,
+    pub tags: BTreeSet<String>,
 }
 
 /// `POST /node/{id}/tags`.
@@ -148,7 +148,7 @@ pub(crate) async fn set_tags(
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Routes {
-    routes: Vec<String>,
+    pub routes: Vec<String>,
 }
 
 /// `POST /node/{id}/approve_routes`.
@@ -163,7 +163,7 @@ pub(crate) async fn approve_routes(
 }
 
 /// Reads prefixes or single addresses. An exit node is offered for both families or not at all.
-fn parse_routes(texts: &[String]) -> Result<BTreeSet<IpNet>, ApiError> {
+pub(crate) fn parse_routes(texts: &[String]) -> Result<BTreeSet<IpNet>, ApiError> {
     let mut routes = BTreeSet::new();
     for text in texts.iter().map(|text| text.trim()).filter(|text| !text.is_empty()) {
         let route = text.parse::<IpNet>().or_else(|_| text.parse().map(|address: std::net::IpAddr| address.into()));
@@ -181,8 +181,8 @@ fn parse_routes(texts: &[String]) -> Result<BTreeSet<IpNet>, ApiError> {
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Expire {
     #[serde(deserialize_with = "types::moment::deserialize")]
-    expiry: Option<Timestamp>,
-    disable_expiry: bool,
+    pub expiry: Option<Timestamp>,
+    pub disable_expiry: bool,
 }
 
 /// `POST /node/{id}/expire`: now, or at `expiry`, or never. In the query as 0.29 has it, in the body as 0.30.
@@ -217,7 +217,7 @@ pub(crate) async fn rename(
 #[serde(default)]
 pub(crate) struct Give {
     #[serde(deserialize_with = "types::name::deserialize")]
-    user: String,
+    pub user: String,
 }
 
 /// `POST /node/{id}/user`: gives the node to another user.

@@ -47,7 +47,7 @@ pub(crate) async fn history(Shared(api): Shared<Api>, query: Query) -> Result<Re
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Set {
-    policy: String,
+    pub policy: String,
 }
 
 /// `PUT /policy`.

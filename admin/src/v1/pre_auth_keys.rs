@@ -45,13 +45,13 @@ pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Reply
 pub(crate) struct Create {
     /// Id or name; empty for a key that only tags.
     #[serde(deserialize_with = "types::name::deserialize")]
-    user: String,
-    reusable: bool,
-    ephemeral: bool,
+    pub user: String,
+    pub reusable: bool,
+    pub ephemeral: bool,
     /// Absent: never expires.
     #[serde(deserialize_with = "types::moment::deserialize")]
-    expiration: Option<Timestamp>,
-    acl_tags: Vec<String>,
+    pub expiration: Option<Timestamp>,
+    pub acl_tags: Vec<String>,
 }
 
 /// `POST /preauthkey`. The answer is the only place where the whole key appears.
@@ -97,8 +97,8 @@ pub(crate) async fn create(
 #[serde(default)]
 pub(crate) struct Which {
     #[serde(deserialize_with = "types::name::deserialize")]
-    id: String,
-    key: String,
+    pub id: String,
+    pub key: String,
 }
 
 /// `POST /preauthkey/expire`.

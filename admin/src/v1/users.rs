@@ -72,10 +72,10 @@ pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Reply
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Create {
-    name: String,
-    display_name: String,
-    email: String,
-    picture_url: String,
+    pub name: String,
+    pub display_name: String,
+    pub email: String,
+    pub picture_url: String,
 }
 
 /// `POST /user`.

@@ -20,7 +20,6 @@ use Use::{Gone, Moot, MootTree, Read, ReadTree};
 const DATABASE: &str = "state lives in the replicated log; import a Headscale database with `hsraft import`";
 const NOISE_KEY: &str =
     "the cluster keeps one Noise key in its replicated state; the file is read once, when a cluster is founded";
-const GRPC: &str = "the API is served on listen_addr";
 const ACME: &str = "certificates are not fetched by this version; give tls_cert_path and tls_key_path";
 const OIDC: &str = "login providers are not spoken to by this version; people are let in with `hsraft nodes register`";
 const TUNING: &str = "maps are batched by themselves";
@@ -31,8 +30,8 @@ pub const KEYS: &[(&str, Use)] = &[
     ("server_url", Read),
     ("listen_addr", Read),
     ("metrics_listen_addr", Read),
-    ("grpc_listen_addr", Moot(GRPC)),
-    ("grpc_allow_insecure", Moot(GRPC)),
+    ("grpc_listen_addr", Read),
+    ("grpc_allow_insecure", Read),
     ("trusted_proxies", Moot("client addresses are used for limits only")),
     ("noise.private_key_path", Moot(NOISE_KEY)),
     ("prefixes.v4", Read),

@@ -49,17 +49,24 @@ impl Certificate {
         self.shown.read().unwrap_or_else(PoisonError::into_inner).expires_at
     }
 
-    /// TLS with it. Only HTTP/1.1 is offered: clients leave it for Noise, which HTTP/2 would not let them.
+    /// TLS with it. HTTP/1.1 comes first: clients leave it for Noise, which HTTP/2 would not let them. HTTP/2 is only
+    /// for those who offer nothing else, and that is how callers of gRPC come.
     pub fn config(self: &Arc<Certificate>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("ring offers cipher suites for TLS 1.2 and 1.3")
             .with_no_client_auth()
             .with_cert_resolver(self.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Arc::new(config)
+        also_grpc(&config)
     }
+}
+
+/// The same, offering HTTP/2 to those who speak nothing else.
+pub fn also_grpc(config: &ServerConfig) -> Arc<ServerConfig> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
+    Arc::new(config)
 }
 
 impl ResolvesServerCert for Certificate {
