@@ -97,14 +97,34 @@ async fn known_key(api: &Api, text: &str, from: Option<IpAddr>) -> Option<ApiKey
     let (prefix, _) = secret_text::split(secret_text::API, text)?;
     let now = (api.options.now)();
     let state = api.backend.latest();
-    if state.api_key_by_prefix(prefix).is_some() {
-        return prove(&state, text, now).cloned();
+    if let Some(key) = state.api_key_by_prefix(prefix) {
+        return match key.bcrypt.is_some() && key.secret_sha256 == [0; 32] {
+            true => prove_slowly(api, key, text, from).await,
+            false => prove(&state, text, now).cloned(),
+        };
     }
     if api.guard.throttle.wait(from, Instant::now()).is_some() {
         return None;
     }
     let state = tokio::time::timeout(CATCH_UP, api.backend.confirm()).await.ok()?.ok()?;
     prove(&state, text, now).cloned()
+}
+
+/// A key of another server, proved for the first time: from then on its quick proof is known to the cluster.
+async fn prove_slowly(api: &Api, key: &ApiKey, text: &str, from: Option<IpAddr>) -> Option<ApiKey> {
+    let (prefix, secret) = secret_text::split(secret_text::API, text)?;
+    let expired = key.expiration.is_some_and(|expiration| expiration <= api.now());
+    if expired || api.guard.throttle.wait(from, Instant::now()).is_some() {
+        return None;
+    }
+    if !secret_text::proves_slowly(secret, key.bcrypt.as_ref()?).await {
+        return None;
+    }
+    let command = Command::LearnApiKey { prefix: prefix.to_owned(), secret_sha256: secret_text::hash(secret) };
+    if let Err(failure) = api.backend.propose("api", command).await {
+        tracing::debug!(?failure, "could not write down the proof of an API key");
+    }
+    Some(key.clone())
 }
 
 /// The key a text proves, if it is one of ours and has not expired.

@@ -8,22 +8,30 @@
 
 mod api_keys;
 mod cluster;
+mod debug;
 mod desk;
 mod dialect;
 mod lab;
+pub(crate) mod moving;
 mod nodes;
 mod output;
 mod policy;
 mod pre_auth_keys;
 pub mod problem;
+mod routes;
 mod server;
+mod shell;
 mod spans;
 mod ssh;
 mod table;
 mod users;
 mod words;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -108,6 +116,13 @@ pub enum Word {
     #[command(subcommand)]
     Ssh(ssh::Ssh),
 
+    /// Routes, as before 0.26; today: nodes list-routes, nodes approve-routes
+    #[command(subcommand, hide = true, alias = "route")]
+    Routes(routes::Routes),
+    /// Trying things out without a client
+    #[command(subcommand)]
+    Debug(debug::Debug),
+
     /// Members of the cluster
     #[command(after_help = "Example:\n  hsraft members --watch")]
     Members(cluster::MembersArgs),
@@ -124,12 +139,28 @@ pub enum Word {
     #[command(after_help = "Example:\n  hsraft transfer-leader --to hs2")]
     TransferLeader(cluster::TransferArgs),
 
+    /// Take over the database of a Headscale server
+    #[command(after_help = "Example:\n  hsraft import --from headscale --db /var/lib/headscale/db.sqlite --dry-run")]
+    Import(moving::Import),
+    /// Write a database that a Headscale server opens
+    #[command(after_help = "Example:\n  hsraft export --to headscale --db headscale.sqlite")]
+    Export(moving::Export),
+
     /// Whether the member can serve; exits 1 when not
     #[command(after_help = "Example:\n  hsraft health && echo fine")]
     Health,
     /// Which program this is
     #[command(after_help = "Example:\n  hsraft version -o json")]
     Version,
+    /// Make a key for a configuration file
+    #[command(subcommand, alias = "gen")]
+    Generate(shell::Generate),
+    /// Teach a shell to complete these words
+    #[command(after_help = "Example:\n  hsraft completion bash > /etc/bash_completion.d/hsraft")]
+    Completion(shell::Completion),
+    /// Write manual pages
+    #[command(alias = "man", after_help = "Example:\n  hsraft manual /usr/share/man/man1")]
+    Manual(shell::Manual),
     /// A whole cluster on this machine, for trying things out
     #[command(subcommand)]
     Lab(lab::LabWord),
@@ -137,7 +168,11 @@ pub enum Word {
 
 /// `serve`.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ServeArgs {}
+pub struct ServeArgs {
+    /// Look at the configuration and leave, as scripts for other servers ask before an upgrade
+    #[arg(long, hide = true)]
+    pub migrate_only: bool,
+}
 
 /// `configtest`.
 #[derive(Args, Clone, Debug, Default)]
@@ -168,7 +203,9 @@ pub fn command() -> clap::Command {
 /// Reads the words of a command line, the program's name first. `Err` is the exit code: help was asked for (0) or the
 /// words make no sense (2); both have been printed.
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, i32> {
-    let (words, hints) = words::modern(words.into_iter().collect());
+    let words: Vec<OsString> = words.into_iter().collect();
+    let is_headscale = called_as_headscale(words.first());
+    let (words, hints) = words::modern(words);
     match Cli::try_parse_from(words) {
         Ok(cli) => {
             let output = Output::default();
@@ -178,21 +215,32 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, i32> {
         Err(error) => {
             // Help goes to standard output, complaints to standard error; nobody to tell when even that fails.
             let _ = error.print();
-            Err(error.exit_code())
+            Err(exit_as(is_headscale, error.exit_code()))
         }
     }
+}
+
+/// Whether the program was called by Headscale's name: a link in place of its binary.
+fn called_as_headscale(name: Option<&OsString>) -> bool {
+    name.and_then(|name| Path::new(name).file_name()).is_some_and(|name| name == "headscale")
+}
+
+/// Headscale knows two exit codes.
+fn exit_as(is_headscale: bool, code: i32) -> i32 {
+    if is_headscale { code.min(1) } else { code }
 }
 
 /// Carries out everything but the words that start a member; the result is the exit code.
 pub async fn run(cli: Cli) -> i32 {
     let output = Output::new(cli.global.output, desk::shape());
-    match carry_out(cli, output.clone()).await {
+    let code = match carry_out(cli, output.clone()).await {
         Ok(code) => code,
         Err(problem) => {
             output.problem(&problem);
             problem.exit
         }
-    }
+    };
+    exit_as(called_as_headscale(std::env::args_os().next().as_ref()), code)
 }
 
 async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
@@ -205,6 +253,10 @@ async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
         Word::Policy(policy::Policy::Convert { file, write }) => {
             return policy::convert(&policy::read(&file)?, write.as_deref(), &output).map(|()| exit::OK);
         }
+        Word::Import(args) => return moving::import(args, &cli.global, output).await.map(|()| exit::OK),
+        Word::Generate(word) => return shell::generate(&word, &output).map(|()| exit::OK),
+        Word::Completion(args) => return shell::completion(&args, &output).map(|()| exit::OK),
+        Word::Manual(args) => return shell::manual(&args, &output).map(|()| exit::OK),
         _ => {}
     }
     let desk = desk::Desk::open(&cli.global, output)?;
@@ -220,17 +272,38 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Policy(word) => return policy::run(word, desk).await,
         Word::Auth(word) => nodes::run_auth(word, desk).await,
         Word::Ssh(word) => ssh::run(word, desk).await,
+        Word::Routes(word) => routes::run(word, desk).await,
+        Word::Debug(word) => debug::run(word, desk).await,
+        Word::Export(args) => moving::export(args, desk).await,
         Word::Members(args) => cluster::members(args, desk).await,
         Word::Member(word) => cluster::member(word, desk).await,
         Word::Status => return cluster::status(desk).await,
         Word::Token(word) => cluster::token(word, desk).await,
         Word::TransferLeader(args) => cluster::transfer_leader(args, desk).await,
         Word::Health => return server::health(desk).await,
-        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Version | Word::Lab(_) => {
-            unreachable!("carried out without a desk")
-        }
+        Word::Serve(_)
+        | Word::Join(_)
+        | Word::Configtest(_)
+        | Word::Version
+        | Word::Import(_)
+        | Word::Generate(_)
+        | Word::Completion(_)
+        | Word::Manual(_)
+        | Word::Lab(_) => unreachable!("carried out without a desk"),
     }
     .map(|()| exit::OK)
+}
+
+/// What tests outside need of the desk.
+#[cfg(test)]
+pub(crate) mod for_tests {
+    use super::{Output, desk::Desk};
+    use crate::client::Client;
+
+    /// A desk that asks nobody.
+    pub fn desk(client: Client, output: Output) -> Desk {
+        Desk::fixed(client, output, false, state_machine::Timestamp(1_767_225_600_000))
+    }
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! | `grpc.rs`, `grpc/` | the same operations for Headscale's own command line |
 //! | `cluster/` | members, leadership, join tokens |
 //! | `auth.rs`, `throttle.rs`, `secret_text.rs` | API keys, roles, how often one may fail, keys as text |
+//! | `describe.rs`, `describe/` | OpenAPI, Swagger and a page, from one table |
+//! | `headscale.rs`, `headscale/` | Headscale's database: into the cluster and back |
 //! | `status.rs` | refusal → HTTP status, one table |
 //! | `request.rs`, `backend.rs` | reading requests; what handlers ask of the cluster |
 //! | `cli.rs`, `cli/`, `client.rs` | the words, a noun a file; the way to a member |
@@ -20,13 +22,15 @@ mod backend;
 pub mod cli;
 mod client;
 mod cluster;
+mod describe;
 mod files;
 mod grpc;
+mod headscale;
 mod lab;
 #[cfg(test)]
 mod lone;
 mod request;
-mod secret_text;
+pub mod secret_text;
 mod status;
 mod throttle;
 pub mod v1;
@@ -55,6 +59,8 @@ pub struct RouterOptions {
     pub random: Random,
     /// The time of day: the world's clock.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// `mkey:…`: the key clients know the cluster by.
+    pub noise_key: String,
     /// No key is asked for: only for the unix socket.
     pub trusted: bool,
     /// This member takes the policy from a file (`policy.mode: file`), so nobody else may set it here.
@@ -75,10 +81,12 @@ fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
     let api = Api { backend, options: Arc::new(options), guard: Arc::default() };
     let v1 = v1::routes()
         .nest("/cluster", cluster::routes())
+        .merge(headscale::endpoint::routes())
         .layer(middleware::from_fn_with_state(api.clone(), auth::check));
     Router::new()
         .nest("/api/v1", v1)
         .merge(grpc::routes(&api))
+        .merge(describe::routes())
         .route("/health", get(v1::health::ready))
         .route("/version", get(version::reply))
         .fallback(unknown_path)

@@ -86,6 +86,7 @@ impl Lone {
         let options = RouterOptions {
             random: Arc::new(move |bytes| for_dice.roll(bytes)),
             now: Arc::new(move || Timestamp(for_clock.now.load(Ordering::Relaxed))),
+            noise_key: format!("mkey:{}", "07".repeat(32)),
             trusted,
             policy_file: false,
         };

@@ -7,6 +7,7 @@ pub mod types;
 
 pub(crate) mod api_keys;
 pub(crate) mod health;
+mod legacy;
 pub(crate) mod logins;
 pub(crate) mod nodes;
 pub(crate) mod policy;
@@ -15,7 +16,7 @@ pub(crate) mod users;
 
 use axum::{
     Router,
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 
 use crate::Api;
@@ -24,7 +25,7 @@ use crate::Api;
 pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/user", get(users::list).post(users::create))
-        .route("/user/{id}", delete(users::delete))
+        .route("/user/{id}", get(legacy::user).delete(users::delete))
         .route("/user/{id}/rename/{name}", post(users::rename))
         .route("/preauthkey", get(pre_auth_keys::list).post(pre_auth_keys::create).delete(pre_auth_keys::delete))
         .route("/preauthkey/expire", post(pre_auth_keys::expire))
@@ -43,11 +44,12 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/debug/node", post(logins::pretend))
         .route("/apikey", get(api_keys::list).post(api_keys::create))
         .route("/apikey/expire", post(api_keys::expire))
-        .route("/apikey/{prefix}", delete(api_keys::delete))
+        .route("/apikey/{prefix}", axum::routing::delete(api_keys::delete))
         .route("/policy", get(policy::latest).put(policy::set))
         .route("/policy/check", post(policy::check))
         .route("/policy/history", get(policy::history))
         .route("/health", get(health::database))
+        .merge(legacy::routes())
 }
 
 /// An outcome that does not belong to the command; only a mistake of ours can bring it.

@@ -1,5 +1,6 @@
 //! Ports, TLS, and who gets which path.
 
+mod authority;
 mod dialect;
 mod gate;
 pub mod people;
@@ -114,7 +115,9 @@ async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Ar
     };
     let stream = match dialect::heard(stream, limits.handshake).await {
         Ok(Dialect::Http1(stream)) => stream,
-        Ok(Dialect::Http2(stream)) => return people::http_2(stream, Some(from), doors.api.clone(), &limits, stop).await,
+        Ok(Dialect::Http2(stream)) => {
+            return people::http_2(stream, Some(from), doors.api.clone(), &limits, stop).await;
+        }
         Err(error) => return tracing::trace!(%from, %error, "said nothing"),
     };
     let stream = match &doors.relay {

@@ -151,7 +151,7 @@ impl Server {
         let doors = Arc::new(Doors {
             control: control.clone(),
             relay: relay.clone(),
-            api: api(&cluster, &world, &options, false),
+            api: api(&control, &world, &options, false),
             tls,
             gate: Gate::new(limits, metrics.clone()),
         });
@@ -196,7 +196,7 @@ impl Server {
             }
             let opened = world.net.listen_unix(path, options.unix_socket_mode).await;
             let listener = opened.map_err(listening("the local command line", path.display()))?;
-            let api = api(&cluster, &world, &options, true);
+            let api = api(&control, &world, &options, true);
             tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
         }
         let addr = options.client_listen;
@@ -424,13 +424,14 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
     });
 }
 
-fn api(cluster: &Cluster, world: &World, options: &Options, trusted: bool) -> axum::Router {
+fn api(control: &Control, world: &World, options: &Options, trusted: bool) -> axum::Router {
     let (entropy, clock) = (world.entropy.clone(), world.clock.clone());
     let router = admin::RouterOptions {
         random: Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes)),
         now: Arc::new(move || Timestamp(clock.now_ms())),
+        noise_key: control.public_key().to_string(),
         trusted,
         policy_file: options.policy.is_some(),
     };
-    admin::router(cluster.clone(), router)
+    admin::router(control.cluster.clone(), router)
 }

@@ -6,6 +6,7 @@ mod api_keys;
 mod cluster;
 mod elapse;
 mod features;
+mod import;
 mod login;
 mod members;
 mod nodes;
@@ -90,6 +91,10 @@ impl State {
             Command::ExpireApiKey { prefix } => self.expire_api_key(&prefix),
             Command::DeleteApiKey { prefix } => self.delete_api_key(&prefix),
             Command::TouchApiKey { prefix } => self.touch_api_key(&prefix),
+
+            Command::LearnApiKey { prefix, secret_sha256 } => self.learn_api_key(&prefix, secret_sha256),
+            Command::LearnPreAuthKey { prefix, secret_sha256 } => self.learn_pre_auth_key(&prefix, secret_sha256),
+            Command::Import { batch } => self.import(batch),
 
             Command::RegisterWithKey { client, prefix, secret_sha256 } => {
                 self.register_with_key(client, &prefix, secret_sha256)

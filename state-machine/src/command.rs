@@ -3,7 +3,10 @@
 //! Commands are entries of the log: they carry facts (keys, hashes, seeds), never secrets and never the wish to look
 //! something up elsewhere. Variants and fields are only ever added; `codec` writes names, so that order does not matter.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -108,6 +111,21 @@ pub enum Command {
     /// Coarse: the edge sends it at most once an hour and key.
     TouchApiKey {
         prefix: String,
+    },
+
+    /// A key with a bcrypt hash was proved by its bearer: from now on the quick way.
+    LearnApiKey {
+        prefix: String,
+        secret_sha256: [u8; 32],
+    },
+    /// The same for a pre-auth key.
+    LearnPreAuthKey {
+        prefix: String,
+        secret_sha256: [u8; 32],
+    },
+    /// Rows of another server's database.
+    Import {
+        batch: Import,
     },
 
     // nodes coming and going
@@ -221,6 +239,18 @@ pub enum Command {
     // time
     /// Something is due ([`State::next_deadline`](crate::State::next_deadline)).
     Elapse,
+}
+
+/// Rows with their ids, as they shall be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Import {
+    pub users: Vec<User>,
+    pub pre_auth_keys: Vec<PreAuthKey>,
+    pub api_keys: Vec<ApiKey>,
+    pub nodes: Vec<Node>,
+    /// When nodes of this batch were last seen.
+    pub last_seen: BTreeMap<NodeId, Timestamp>,
 }
 
 /// What a client brings to a registration.

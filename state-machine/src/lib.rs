@@ -37,7 +37,7 @@ mod tables;
 
 pub use apply::{FEATURE_LEVEL, Stamp};
 pub use codec::DecodeError;
-pub use command::{Command, Entry, PresenceChange, Registration, Report};
+pub use command::{Command, Entry, Import, PresenceChange, Registration, Report};
 pub use model::*;
 pub use outcome::{Answer, Outcome, Refusal, What};
 pub use state::State;

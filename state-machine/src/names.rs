@@ -116,8 +116,10 @@ pub(crate) fn check_tags(tags: &BTreeSet<String>) -> Result<(), String> {
 
 /// The public part of a key. Imported keys have other lengths than ours.
 pub(crate) fn check_key_prefix(prefix: &str) -> Result<(), String> {
-    let fits = (4..=64).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric());
-    fits.then_some(()).ok_or_else(|| "the public part must have 4 to 64 letters and digits".to_owned())
+    let fits =
+        (4..=64).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+    fits.then_some(())
+        .ok_or_else(|| "the public part must have 4 to 64 letters, digits, dashes and underscores".to_owned())
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ fn setting(variable: &str, file: &Value, key: &str) -> Option<String> {
 }
 
 /// The configuration file and its folder, or nothing when none is found. One that was named must be there.
-fn config(named: Option<&Path>) -> Result<(Value, PathBuf), Problem> {
+pub fn config(named: Option<&Path>) -> Result<(Value, PathBuf), Problem> {
     let variable = || env::var_os("HSRAFT_CONFIG").or_else(|| env::var_os("HEADSCALE_CONFIG")).map(PathBuf::from);
     let named = named.map(Path::to_path_buf).or_else(variable);
     let places = match &named {

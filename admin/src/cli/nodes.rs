@@ -8,7 +8,7 @@ use state_machine::Timestamp;
 use super::{
     desk::Desk,
     problem::Problem,
-    table::{Table, moment},
+    table::{Table, lines, moment},
     users::declined,
 };
 use crate::{
@@ -257,8 +257,8 @@ fn table(nodes: &[Node], now: Timestamp) -> Table {
             short(&node.machine_key),
             short(&node.node_key),
             node.user.as_ref().map(|user| user.name.clone()).unwrap_or_default(),
-            node.tags.join(", "),
-            node.ip_addresses.join(", "),
+            lines(&node.tags),
+            lines(&node.ip_addresses),
             node.pre_auth_key.as_ref().is_some_and(|key| key.ephemeral).to_string(),
             moment(node.last_seen).unwrap_or_default(),
             moment(node.expiry).unwrap_or_else(|| "N/A".into()),
@@ -275,9 +275,9 @@ fn routes(nodes: &[Node]) -> Table {
         table.row([
             node.id.to_string(),
             node.given_name.clone(),
-            node.approved_routes.join(", "),
-            node.available_routes.join(", "),
-            node.subnet_routes.join(", "),
+            lines(&node.approved_routes),
+            lines(&node.available_routes),
+            lines(&node.subnet_routes),
         ]);
     }
     table

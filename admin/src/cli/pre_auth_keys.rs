@@ -9,7 +9,7 @@ use super::{
     desk::Desk,
     problem::Problem,
     spans,
-    table::{Table, moment},
+    table::{Table, lines, moment},
 };
 use crate::{
     client::escape,
@@ -120,7 +120,7 @@ fn table(keys: &[PreAuthKey]) -> Table {
     let mut table = Table::new(header);
     for key in keys {
         let owner = match &key.user {
-            _ if !key.acl_tags.is_empty() => key.acl_tags.join(", "),
+            _ if !key.acl_tags.is_empty() => lines(&key.acl_tags),
             Some(user) => user.name.clone(),
             None => "-".into(),
         };

@@ -3,6 +3,14 @@
 use comfy_table::{CellAlignment, Table as Frame, TableComponent, presets};
 use state_machine::Timestamp;
 
+/// Stands for a line break that is meant; host names cannot hold it.
+const NEXT_LINE: char = '\0';
+
+/// Several values in one cell, a line each, as Headscale shows them.
+pub fn lines(values: &[String]) -> String {
+    values.iter().map(|value| value.replace(NEXT_LINE, "")).collect::<Vec<_>>().join("\0")
+}
+
 /// A header and rows.
 pub struct Table {
     header: Vec<&'static str>,
@@ -19,7 +27,9 @@ impl Table {
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         assert_eq!(N, self.header.len(), "every row fills every column");
         // A line break from a host name must not look like another row.
-        self.rows.push(cells.into_iter().map(|cell| cell.replace(['\n', '\r', '\t'], " ")).collect());
+        self.rows.push(
+            cells.into_iter().map(|cell| cell.replace(['\n', '\r', '\t'], " ").replace(NEXT_LINE, "\n")).collect(),
+        );
     }
 
     /// The text, with a line break at its end.
@@ -71,6 +81,9 @@ mod tests {
              1  | alice |\n\
              12 | a b   | b@example.com\n"
         );
+        let mut table = Table::new(["ID", "Addresses"]);
+        table.row(["1".into(), lines(&["10.0.0.1".into(), "::1".into()])]);
+        assert_eq!(table.render(), "ID | Addresses\n1  | 10.0.0.1\n   | ::1\n");
         assert_eq!(Table::new(["ID", "Name"]).render(), "ID | Name\n");
     }
 

@@ -275,7 +275,7 @@ impl HeadscaleService for Service {
 
     async fn check_policy(&self, request: Request<proto::CheckPolicyRequest>) -> Answer<proto::CheckPolicyResponse> {
         let (_, said) = open(request)?;
-        let Reply(Empty {}) = policy::check(Json(policy::Set { policy: said.policy })).await?;
+        let Reply(Empty {}) = policy::check(self.api(), Json(policy::Set { policy: said.policy })).await?;
         Ok(Response::new(proto::CheckPolicyResponse {}))
     }
 

@@ -81,20 +81,6 @@ pub(crate) async fn reject(
     Ok(Reply(Empty {}))
 }
 
-/// `POST /auth/approve`: a yes that needs no owner. Logins of nodes need one.
-pub(crate) async fn approve(
-    Shared(api): Shared<Api>,
-    Extension(_): Extension<Caller>,
-    Json(wish): Json<Wish>,
-) -> Result<Reply<Empty>, ApiError> {
-    let state = api.current().await?;
-    let login = find(&state, &wish.auth_id)?;
-    Err(ApiError::invalid(format!(
-        "{:?} asks to become a node and needs an owner: hsraft auth register --auth-id {} --user NAME",
-        login.hostname, login.id
-    )))
-}
-
 /// A node that does not exist, for trying things out: a login under this key, as if a client had begun it.
 #[derive(Default, Deserialize)]
 #[serde(default)]

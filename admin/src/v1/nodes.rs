@@ -79,7 +79,7 @@ fn served(state: &State, node: &state_machine::Node) -> BTreeSet<IpNet> {
 }
 
 /// The node somebody named by id or given name.
-fn find<'a>(state: &'a State, text: &str) -> Result<&'a Arc<state_machine::Node>, ApiError> {
+pub(crate) fn find<'a>(state: &'a State, text: &str) -> Result<&'a Arc<state_machine::Node>, ApiError> {
     let by_id = text.trim().parse().ok().and_then(|id| state.node(NodeId(id)));
     by_id
         .or_else(|| state.node_by_name(text.trim()))

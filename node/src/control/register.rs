@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use admin::secret_text;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use sha2::{Digest, Sha256};
 use state_machine::{Command, LoginId, LoginResult, Node, NodeId, Outcome, Refusal, Registration, State, Timestamp};
 use tailcfg::{Login, MachineKey, RegisterRequest, RegisterResponse, Time, User, from_client_json};
 
@@ -21,8 +21,6 @@ use super::{
 /// What a login's id starts with, as scripts around Headscale expect it.
 const LOGIN_TAG: &str = "hskey-authreq-";
 const LOGIN_ID_LENGTH: usize = 24;
-const KEY_TAG: &str = "hskey-auth-";
-const KEY_PREFIX_LENGTH: usize = 12;
 
 /// What to do about a request.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,6 +77,7 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         Plan::Stranger => text(StatusCode::UNAUTHORIZED, "node exists with a different machine key"),
         Plan::BadKey => refused(&Refusal::KeyUnknown),
         Plan::Propose(Command::RegisterWithKey { prefix, secret_sha256, .. }) => {
+            learn(control, &state, &prefix, &request).await;
             let client = registration(control, &peer, &request, version);
             propose(control, Command::RegisterWithKey { client, prefix, secret_sha256 }).await
         }
@@ -154,12 +153,25 @@ fn came_by_key(state: &State, node: &Node, prefix: &str) -> bool {
     node.pre_auth_key.is_some() && node.pre_auth_key == state.pre_auth_key_by_prefix(prefix).map(|key| key.id)
 }
 
-/// `hskey-auth-<prefix>-<secret>` as prefix and hash.
+/// A pre-auth key as prefix and hash.
 fn split_key(text: &str) -> Option<(String, [u8; 32])> {
-    let (prefix, secret) = text.strip_prefix(KEY_TAG)?.split_at_checked(KEY_PREFIX_LENGTH)?;
-    let secret = secret.strip_prefix('-')?;
-    let plain = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    (plain(prefix) && plain(secret)).then(|| (prefix.to_owned(), Sha256::digest(secret.as_bytes()).into()))
+    let (prefix, secret) = secret_text::split(secret_text::AUTH, text)?;
+    Some((prefix.to_owned(), secret_text::hash(secret)))
+}
+
+/// A key that came from another server is proved slowly once; from then on the cluster knows its quick proof.
+async fn learn(control: &Control, state: &State, prefix: &str, request: &RegisterRequest) {
+    let Some(key) = state.pre_auth_key_by_prefix(prefix) else { return };
+    let Some(hash) = key.bcrypt.as_ref().filter(|_| key.secret_sha256 == [0; 32]) else { return };
+    let Some((_, secret)) = request.auth_key().and_then(|text| secret_text::split(secret_text::AUTH, text)) else {
+        return;
+    };
+    if secret_text::proves_slowly(secret, hash).await {
+        let secret_sha256 = secret_text::hash(secret);
+        let command = Command::LearnPreAuthKey { prefix: prefix.to_owned(), secret_sha256 };
+        // When this fails, so does the registration that follows, and says why.
+        let _ = control.cluster.propose(&control.name, command).await;
+    }
 }
 
 /// The login a follow-up speaks of: the last part of the URL it was given.
@@ -370,7 +382,7 @@ mod tests {
         for more in ["", r#","Expiry":"0001-01-01T00:00:00Z""#, &auth, r#","Auth":{"AuthKey":"nonsense"}"#] {
             assert_eq!(planned(&state, MACHINE, &request(2, more)), Plan::Known(NodeId(1)), "{more}");
         }
-        let other = r#","Auth":{"AuthKey":"hskey-auth-zzzzzzzzzzzz-1"}"#;
+        let other = r#","Auth":{"AuthKey":"hskey-auth-zzzzzzzzzzzz-1111111111111111111111111111111111111111111111111111111111111111"}"#;
         assert!(matches!(planned(&state, MACHINE, &request(2, other)), Plan::Propose(Command::RegisterWithKey { .. })));
     }
 

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use world::{BoxStream, Listener};
 
 use super::{
-    Closing, Gate, accept,
+    Closing, Gate, accept, authority,
     dialect::{self, Dialect},
     guarded, http as http_1,
 };
@@ -72,7 +72,11 @@ pub async fn either(
 ) {
     let stream = match dialect::heard(stream, limits.handshake).await {
         Ok(Dialect::Http1(stream)) => stream,
-        Ok(Dialect::Http2(stream)) => return http_2(stream, from, api, limits, stop).await,
+        Ok(Dialect::Http2(stream)) => {
+            // On the unix socket, which has no address, Go names the socket's path.
+            let stream = if from.is_none() { Box::new(authority::Readable::new(stream)) } else { stream };
+            return http_2(stream, from, api, limits, stop).await;
+        }
         Err(error) => return tracing::trace!(from = ?from, %error, "said nothing"),
     };
     let service = service_fn(move |request| api.clone().oneshot(told(request, from)));

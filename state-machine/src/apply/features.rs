@@ -17,7 +17,7 @@ use super::invalid;
 /// | level | brought |
 /// |---|---|
 /// | 1 | everything before policies were understood |
-/// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks |
+/// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
 pub const FEATURE_LEVEL: u32 = 2;
 
 /// The level that brought the policy's meaning into apply.

@@ -10,7 +10,7 @@ use crate::{
 use super::{check_text, invalid, not_found};
 
 /// Clients know this id as "tagged-devices"; nobody may have it.
-const TAGGED_DEVICES: u64 = 2_147_455_555;
+pub(super) const TAGGED_DEVICES: u64 = 2_147_455_555;
 
 impl State {
     pub(super) fn create_user(

@@ -11,6 +11,8 @@ pub struct ApiKey {
     pub prefix: String,
     /// SHA-256 of the secret part.
     pub secret_sha256: [u8; 32],
+    /// How a key of another server is proved the first time (`$2b$10$…`); until then `secret_sha256` is zero.
+    pub bcrypt: Option<String>,
     pub role: Role,
     pub expiration: Option<Timestamp>,
     pub created_at: Timestamp,

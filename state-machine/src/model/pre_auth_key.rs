@@ -13,6 +13,8 @@ pub struct PreAuthKey {
     pub prefix: String,
     /// SHA-256 of the secret part. The secret has 256 bits or more, so a slow hash would add nothing.
     pub secret_sha256: [u8; 32],
+    /// How a key of another server is proved the first time (`$2b$10$…`); until then `secret_sha256` is zero.
+    pub bcrypt: Option<String>,
     /// The owner of nodes registered with it; absent for keys that only tag.
     pub user: Option<UserId>,
     pub reusable: bool,

@@ -1,0 +1,38 @@
+//! `debug`: for trying things out without a client.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{desk::Desk, problem::Problem};
+use crate::v1::types::OneNode;
+
+/// What can be tried.
+#[derive(Debug, Subcommand)]
+pub enum Debug {
+    /// Begin a login as if a client had; let it in with `nodes register`
+    #[command(
+        after_help = "Example:\n  hsraft debug create-node --user alice --name desk --key hskey-authreq-aaaaaaaaaaaaaaaaaaaaaaaa"
+    )]
+    CreateNode {
+        /// What the node calls itself
+        #[arg(long)]
+        name: String,
+        /// Id or name
+        #[arg(short, long)]
+        user: String,
+        /// hskey-authreq- and 24 letters
+        #[arg(short, long)]
+        key: String,
+        /// Routes it offers
+        #[arg(short, long, value_delimiter = ',')]
+        route: Vec<String>,
+    },
+}
+
+/// Does it.
+pub async fn run(word: Debug, desk: &Desk) -> Result<(), Problem> {
+    let Debug::CreateNode { name, user, key, route } = word;
+    let wish = json!({ "name": name, "user": user, "key": key, "routes": route });
+    let reply: OneNode = desk.client.post("/api/v1/debug/node", wish).await?;
+    desk.output.show(&reply.node, || "Node created\n".into())
+}

@@ -1,0 +1,270 @@
+//! A SQLite file of Headscale as it is. Columns came and went between releases: what a file does not have is absent.
+
+use std::{collections::BTreeSet, path::Path};
+
+use rusqlite::{Connection, OpenFlags, types::ValueRef};
+
+/// Everything that is taken over, in the words of the file.
+#[derive(Debug, Default, PartialEq)]
+pub struct Database {
+    /// What the last server that opened it was.
+    pub version: Option<String>,
+    pub users: Vec<User>,
+    pub pre_auth_keys: Vec<PreAuthKey>,
+    pub api_keys: Vec<ApiKey>,
+    pub nodes: Vec<Node>,
+    /// Approved routes of releases before 0.26: node and prefix.
+    pub routes: Vec<(i64, String)>,
+    /// The newest policy.
+    pub policy: Option<String>,
+}
+
+/// A row of `users`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct User {
+    pub id: i64,
+    pub name: String,
+    pub display_name: String,
+    pub email: String,
+    pub provider_identifier: String,
+    pub provider: String,
+    pub profile_pic_url: String,
+    pub created_at: String,
+    pub deleted_at: String,
+}
+
+/// A row of `pre_auth_keys`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PreAuthKey {
+    pub id: i64,
+    pub key: String,
+    pub prefix: String,
+    pub hash: String,
+    pub user_id: Option<i64>,
+    pub reusable: bool,
+    pub ephemeral: bool,
+    pub used: bool,
+    /// JSON.
+    pub tags: String,
+    pub expiration: String,
+    pub created_at: String,
+}
+
+/// A row of `api_keys`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ApiKey {
+    pub id: i64,
+    pub prefix: String,
+    pub hash: String,
+    pub expiration: String,
+    pub last_seen: String,
+    pub created_at: String,
+}
+
+/// A row of `nodes`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Node {
+    pub id: i64,
+    pub machine_key: String,
+    pub node_key: String,
+    pub disco_key: String,
+    /// JSON.
+    pub endpoints: String,
+    /// JSON.
+    pub host_info: String,
+    pub ipv4: String,
+    pub ipv6: String,
+    pub hostname: String,
+    pub given_name: String,
+    pub user_id: Option<i64>,
+    pub register_method: String,
+    /// JSON; `forced_tags` before 0.28.
+    pub tags: String,
+    pub auth_key_id: Option<i64>,
+    pub last_seen: String,
+    pub expiry: String,
+    /// JSON.
+    pub approved_routes: String,
+    pub created_at: String,
+    pub deleted_at: String,
+}
+
+/// Reads a file without changing it.
+pub fn file(path: &Path) -> Result<Database, String> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let wrong = |error: rusqlite::Error| {
+        format!("cannot read {}: {error}; stop Headscale and give its db.sqlite, or a copy of it", path.display())
+    };
+    let connection = Connection::open_with_flags(path, flags).map_err(wrong)?;
+    let tables = tables(&connection).map_err(wrong)?;
+    if tables.contains("machines") && !tables.contains("nodes") {
+        return Err(format!(
+            "{} is of Headscale 0.22 or older; let Headscale 0.23 open it once, then import",
+            path.display()
+        ));
+    }
+    if !tables.contains("nodes") || !tables.contains("users") {
+        return Err(format!("{} is not a database of Headscale: it has no nodes and users", path.display()));
+    }
+    database(&connection, &tables).map_err(wrong)
+}
+
+fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Result<Database> {
+    let users = rows(connection, "users", |row| User {
+        id: row.id("id"),
+        name: row.text("name"),
+        display_name: row.text("display_name"),
+        email: row.text("email"),
+        provider_identifier: row.text("provider_identifier"),
+        provider: row.text("provider"),
+        profile_pic_url: row.text("profile_pic_url"),
+        created_at: row.text("created_at"),
+        deleted_at: row.text("deleted_at"),
+    })?;
+    let mut pre_auth_keys = rows(connection, "pre_auth_keys", |row| PreAuthKey {
+        id: row.id("id"),
+        key: row.text("key"),
+        prefix: row.text("prefix"),
+        hash: row.text("hash"),
+        user_id: row.number("user_id"),
+        reusable: row.flag("reusable"),
+        ephemeral: row.flag("ephemeral"),
+        used: row.flag("used"),
+        tags: row.text("tags"),
+        expiration: row.text("expiration"),
+        created_at: row.text("created_at"),
+    })?;
+    if tables.contains("pre_auth_key_acl_tags") {
+        // A table of their own before 0.24.
+        for (key, tag) in
+            rows(connection, "pre_auth_key_acl_tags", |row| (row.number("pre_auth_key_id"), row.text("tag")))?
+        {
+            let Some(key) = pre_auth_keys.iter_mut().find(|known| Some(known.id) == key) else { continue };
+            let mut tags: Vec<String> = serde_json::from_str(&key.tags).unwrap_or_default();
+            tags.push(tag);
+            key.tags = serde_json::Value::from(tags).to_string();
+        }
+    }
+    let api_keys = rows(connection, "api_keys", |row| ApiKey {
+        id: row.id("id"),
+        prefix: row.text("prefix"),
+        hash: row.text("hash"),
+        expiration: row.text("expiration"),
+        last_seen: row.text("last_seen"),
+        created_at: row.text("created_at"),
+    })?;
+    let nodes = rows(connection, "nodes", |row| Node {
+        id: row.id("id"),
+        machine_key: row.text("machine_key"),
+        node_key: row.text("node_key"),
+        disco_key: row.text("disco_key"),
+        endpoints: row.text("endpoints"),
+        host_info: row.text("host_info"),
+        ipv4: row.text("ipv4"),
+        ipv6: row.text("ipv6"),
+        hostname: row.text("hostname"),
+        given_name: row.text("given_name"),
+        user_id: row.number("user_id"),
+        register_method: row.text("register_method"),
+        tags: if row.has("tags") { row.text("tags") } else { row.text("forced_tags") },
+        auth_key_id: row.number("auth_key_id"),
+        last_seen: row.text("last_seen"),
+        expiry: row.text("expiry"),
+        approved_routes: row.text("approved_routes"),
+        created_at: row.text("created_at"),
+        deleted_at: row.text("deleted_at"),
+    })?;
+    let routes = match tables.contains("routes") {
+        true => rows(connection, "routes", |row| {
+            let stands = row.flag("enabled") && row.text("deleted_at").is_empty();
+            stands.then(|| (row.id("node_id"), row.text("prefix")))
+        })?,
+        false => Vec::new(),
+    };
+    let policies = match tables.contains("policies") {
+        true => rows(connection, "policies", |row| (row.id("id"), row.text("data"), row.text("deleted_at")))?,
+        false => Vec::new(),
+    };
+    let versions = match tables.contains("database_versions") {
+        true => rows(connection, "database_versions", |row| row.text("version"))?,
+        false => Vec::new(),
+    };
+    Ok(Database {
+        version: versions.into_iter().next(),
+        users,
+        pre_auth_keys,
+        api_keys,
+        nodes,
+        routes: routes.into_iter().flatten().collect(),
+        policy: policies
+            .into_iter()
+            .filter(|policy| policy.2.is_empty())
+            .max_by_key(|policy| policy.0)
+            .map(|policy| policy.1),
+    })
+}
+
+fn tables(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let mut statement = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
+/// Every row of a table, by id where it has one.
+fn rows<T>(connection: &Connection, table: &str, read: impl Fn(&Row) -> T) -> rusqlite::Result<Vec<T>> {
+    // The names come from this file, not from outside.
+    let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))?;
+    let columns: Vec<String> = statement.column_names().into_iter().map(|name| name.to_ascii_lowercase()).collect();
+    let mut found = Vec::new();
+    let mut cursor = statement.query([])?;
+    while let Some(row) = cursor.next()? {
+        found.push(read(&Row { columns: &columns, row }));
+    }
+    Ok(found)
+}
+
+/// One row, by names of columns.
+struct Row<'a> {
+    columns: &'a [String],
+    row: &'a rusqlite::Row<'a>,
+}
+
+impl Row<'_> {
+    fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|name| name == column)
+    }
+
+    fn value(&self, column: &str) -> ValueRef<'_> {
+        let at = self.columns.iter().position(|name| name == column);
+        at.and_then(|at| self.row.get_ref(at).ok()).unwrap_or(ValueRef::Null)
+    }
+
+    /// Text of whatever stands there; empty for nothing.
+    fn text(&self, column: &str) -> String {
+        match self.value(column) {
+            ValueRef::Null => String::new(),
+            ValueRef::Integer(number) => number.to_string(),
+            ValueRef::Real(number) => number.to_string(),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        }
+    }
+
+    fn number(&self, column: &str) -> Option<i64> {
+        match self.value(column) {
+            ValueRef::Integer(number) => Some(number),
+            ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn id(&self, column: &str) -> i64 {
+        self.number(column).unwrap_or(0)
+    }
+
+    fn flag(&self, column: &str) -> bool {
+        match self.value(column) {
+            ValueRef::Integer(number) => number != 0,
+            ValueRef::Text(bytes) => matches!(bytes, b"1" | b"t" | b"true" | b"TRUE"),
+            _ => false,
+        }
+    }
+}
