@@ -43,7 +43,8 @@ async fn call(
         let of = |map: &HeaderMap| map.get(name).map(|value| value.to_str().unwrap().to_owned());
         of(&head.headers).or_else(|| of(&trailers)).unwrap_or_default()
     };
-    let answer = (said("grpc-status"), said("grpc-message"), body.to_bytes().to_vec());
+    // The message is percent-encoded.
+    let answer = (said("grpc-status"), said("grpc-message").replace("%20", " "), body.to_bytes().to_vec());
     driver.abort();
     answer
 }

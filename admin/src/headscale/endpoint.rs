@@ -47,7 +47,9 @@ async fn import(
     Json(batch): Json<Import>,
 ) -> Result<Reply<Imported>, ApiError> {
     if api.current().await?.feature_level() < IMPORT_LEVEL {
-        return Err(ApiError::invalid("a member runs a program that cannot import; bring all members to one version first"));
+        return Err(ApiError::invalid(
+            "a member runs a program that cannot import; bring all members to one version first",
+        ));
     }
     match api.propose(&caller, Command::Import { batch }).await? {
         Outcome::Changed(changed) => Ok(Reply(Imported { changed })),
