@@ -47,11 +47,47 @@ pub fn convert(text: &str) -> Result<Converted, String> {
             edits.push((found.start, found.end, shown.join(", ")));
         }
     }
+    edits.extend(missing_tags(&document, &plain, &walk.strings, &mut notes));
+    edits.sort_by_key(|(start, ..)| *start);
     let mut text = text;
     for (start, end, new) in edits.into_iter().rev() {
         text.replace_range(start..end, &new);
     }
     Ok(Converted { text, notes })
+}
+
+/// Tags that are used and nobody owns: once that was allowed. Who may give them is left to whoever reads the note.
+fn missing_tags(
+    document: &Value,
+    plain: &str,
+    strings: &[Found],
+    notes: &mut Vec<String>,
+) -> Option<(usize, usize, String)> {
+    let owned = |found: &&Found| matches!(found.path.as_slice(), [Step::Key(section)] if section.eq_ignore_ascii_case("tagOwners"));
+    let word = |found: &Found| serde_json::from_str::<String>(&plain[found.start..found.end]).unwrap_or_default();
+    let defined: BTreeSet<String> = strings.iter().filter(|found| found.is_key).filter(owned).map(word).collect();
+    let used = strings.iter().filter(|found| !found.is_key).map(word).filter_map(|word| {
+        let name = word.strip_prefix("tag:")?.split(':').next()?.to_owned();
+        Some(format!("tag:{name}"))
+    });
+    let missing: BTreeSet<String> = used.filter(|tag| !defined.contains(tag)).collect();
+    if missing.is_empty() || !document.is_object() {
+        return None;
+    }
+    let entries: Vec<String> = missing.iter().map(|tag| format!("{}: []", Value::from(tag.as_str()))).collect();
+    notes.push(format!(
+        "tagOwners: {} had no owner; say who may give it",
+        missing.into_iter().collect::<Vec<_>>().join(", ")
+    ));
+    let section = strings
+        .iter()
+        .find(|found| found.is_key && found.path.is_empty() && word(found).eq_ignore_ascii_case("tagOwners"));
+    let from = section.map_or(0, |key| key.end);
+    let at = from + plain[from..].find('{')? + 1;
+    Some(match section {
+        Some(_) => (at, at, format!("{}, ", entries.join(", "))),
+        None => (at, at, format!("\n  \"tagOwners\": {{{}}},", entries.join(", "))),
+    })
 }
 
 /// `acls[3].src`.
@@ -326,6 +362,18 @@ mod tests {
         );
         assert!(policy::Policy::parse(&converted.text).unwrap().warnings.is_empty());
         assert_eq!(converted.notes[0], "it was YAML; comments are lost");
+        let old = "{\"acls\": [{\"action\": \"accept\", \"src\": [\"tag:a\"], \"dst\": [\"tag:b:22\", \"tag:a:*\"]}]}";
+        let converted = convert(old).unwrap();
+        assert!(
+            converted.text.starts_with("{\n  \"tagOwners\": {\"tag:a\": [], \"tag:b\": []},\"acls\""),
+            "{}",
+            converted.text
+        );
+        let old = converted.text.replace("\"tag:b\": []", "\"tag:c\": [\"ann@\"]");
+        let converted = convert(&old).unwrap();
+        assert!(converted.text.contains("\"tagOwners\": {\"tag:b\": [], \"tag:a\": []"), "{}", converted.text);
+        assert_eq!(converted.notes, ["tagOwners: tag:b had no owner; say who may give it"]);
+        assert!(policy::Policy::parse(&converted.text).is_ok());
         for bad in ["{\"acls\": [}", "just words", "", "- a\n- b\n"] {
             assert!(convert(bad).is_err(), "{bad:?}");
         }
