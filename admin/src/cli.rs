@@ -257,6 +257,7 @@ async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
         Word::Generate(word) => return shell::generate(&word, &output).map(|()| exit::OK),
         Word::Completion(args) => return shell::completion(&args, &output).map(|()| exit::OK),
         Word::Manual(args) => return shell::manual(&args, &output).map(|()| exit::OK),
+        Word::Policy(policy::Policy::Preview { scenario }) => return policy::preview(&output, &scenario),
         _ => {}
     }
     let desk = desk::Desk::open(&cli.global, output)?;

@@ -3,20 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    model::{self, NodeId},
+    model::{self, UserId},
     state::State,
 };
-
-/// What a policy asks of a user.
-pub fn user(user: &model::User) -> policy::User {
-    policy::User {
-        id: user.id.0,
-        name: user.name.clone(),
-        email: user.email.clone(),
-        provider_id: user.provider_id.clone(),
-        ..policy::User::default()
-    }
-}
 
 /// What a policy asks of a node. A tagged node is nobody's.
 pub fn node(node: &model::Node, online: bool) -> policy::Node {
@@ -35,15 +24,35 @@ impl State {
     /// Users, nodes and who serves which route. Looks at every row: for a policy that is being set, and for questions.
     pub fn inventory(&self) -> policy::Tailnet {
         policy::Tailnet {
-            users: self.users().values().map(|row| (row.id.0, Arc::new(user(row)))).collect(),
+            users: self.users().values().map(|row| (row.id.0, Arc::new(self.inventory_user(row)))).collect(),
             nodes: self.nodes().values().map(|row| (row.id.0, Arc::new(self.inventory_node(row)))).collect(),
             primaries: self.primaries().iter().map(|(route, node)| (*route, node.0)).collect(),
         }
     }
 
-    /// One node of [`State::inventory`].
+    /// One user of [`State::inventory`]. There are no roles of users yet: all are shown as administrators, and who came
+    /// first is the owner.
+    pub fn inventory_user(&self, row: &model::User) -> policy::User {
+        let role = if self.founder() == Some(row.id) { policy::Role::Owner } else { policy::Role::Admin };
+        policy::User {
+            id: row.id.0,
+            name: row.name.clone(),
+            email: row.email.clone(),
+            provider_id: row.provider_id.clone(),
+            role,
+        }
+    }
+
+    /// The user who came first.
+    pub fn founder(&self) -> Option<UserId> {
+        self.users().keys().next().copied()
+    }
+
+    /// One node of [`State::inventory`]. Who serves a route depends on who is there; of other nodes policies do not ask
+    /// it, and all are shown as there.
     pub fn inventory_node(&self, row: &model::Node) -> policy::Node {
-        node(row, self.is_online(NodeId(row.id.0)))
+        let router = row.enabled_routes().next().is_some();
+        node(row, !router || self.is_online(row.id))
     }
 
     /// The policy in force, read once for all who ask; absent where none was set, or where its text means nothing to

@@ -6,6 +6,7 @@ mod lines;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use netmap::preview::Scenario;
 use serde_json::json;
 
 use super::{
@@ -99,6 +100,15 @@ pub enum Policy {
         #[arg(long)]
         proto: Option<String>,
     },
+    /// Show what each node of a scenario would be told; asks no server
+    #[command(
+        after_help = "Example:\n  hsraft policy preview --scenario scenario.json -o json\n\nA scenario is a JSON object: \"policy\" (the text), \"users\" (id, name, email), \"nodes\" by name (user or tags, ipv4, ipv6,\nadvertised_routes, approved_routes) and \"creation_order\" (names, oldest first)."
+    )]
+    Preview {
+        /// The scenario; - reads standard input
+        #[arg(long, value_name = "FILE")]
+        scenario: PathBuf,
+    },
     /// Say who would gain and lose what if a policy were set, in the tailnet as it is now
     #[command(after_help = "Example:\n  hsraft policy impact --file new.hujson")]
     Impact {
@@ -130,8 +140,22 @@ impl Bypass {
 pub async fn run(word: Policy, desk: &Desk) -> Result<i32, Problem> {
     match word {
         Policy::Why { source, destination, proto } => why(desk, &source, &destination, proto.as_deref()).await,
+        Policy::Preview { scenario } => preview(&desk.output, &scenario),
         word => carry_out(word, desk).await.map(|()| exit::OK),
     }
+}
+
+/// Needs no server, and so no desk: [`run`] is one way here, the command line without a configuration the other.
+pub fn preview(output: &Output, scenario: &Path) -> Result<i32, Problem> {
+    let text = read(scenario)?;
+    let wrong = |error| Problem::usage(format!("{} is no scenario: {error}; see --help", scenario.display()));
+    let scenario: Scenario = serde_json::from_str(&text).map_err(wrong)?;
+    let (answer, code) = match netmap::preview::preview(&scenario) {
+        Ok(nodes) => (json!({ "accepted": true, "nodes": nodes }), exit::OK),
+        Err(rejection) => (json!({ "accepted": false, "message": rejection.to_string() }), exit::FAILED),
+    };
+    output.show_ours(&answer, || serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n")?;
+    Ok(code)
 }
 
 async fn why(desk: &Desk, source: &str, destination: &str, proto: Option<&str>) -> Result<i32, Problem> {
@@ -186,7 +210,7 @@ async fn carry_out(word: Policy, desk: &Desk) -> Result<(), Problem> {
             desk.output.done("Policy updated.")
         }
         Policy::Convert { file, write } => convert(&read(&file)?, write.as_deref(), &desk.output),
-        Policy::Why { .. } => unreachable!("has an exit code of its own"),
+        Policy::Why { .. } | Policy::Preview { .. } => unreachable!("have exit codes of their own"),
         Policy::Impact { file } => {
             let text = read(&file)?;
             let impact: Impact = desk.client.post("/api/v1/cluster/policy/impact", json!({ "policy": text })).await?;

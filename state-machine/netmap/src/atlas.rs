@@ -10,14 +10,16 @@ use std::{
     sync::{Arc, Weak},
 };
 
+use ::policy::{Meaning, Rejection};
 use imbl::{OrdMap, ordmap::DiffItem};
 use state_machine::{NodeId, Revision, State};
 
 use crate::{
     delta::DeltaCache,
     derp, dns, filter,
-    node::Sheet,
-    profiles,
+    inventory::Rules,
+    node::{Look, Sheet},
+    profiles, ssh,
     wire::{Bytes, to_bytes},
 };
 
@@ -28,6 +30,11 @@ pub struct Atlas(Arc<Plates>);
 /// What an atlas holds.
 pub(crate) struct Plates {
     pub state: Arc<State>,
+    pub rules: Rules,
+    /// Nodes that serve routes or could.
+    pub routers: OrdMap<NodeId, ()>,
+    /// The same in atlases in which the same routes are offered to the same classes.
+    pub routing: Arc<()>,
     pub sheets: OrdMap<NodeId, Arc<Sheet>>,
     /// How long all nodes are as peers, with a comma each.
     pub peers_bytes: usize,
@@ -45,21 +52,40 @@ pub(crate) struct Plates {
 pub(crate) struct Pages {
     pub derp_map: Bytes,
     pub dns: Bytes,
-    pub filters: Bytes,
     /// A JSON text; absent while the tailnet has no name.
     pub domain: Option<Bytes>,
     pub debug: Option<Bytes>,
 }
 
-/// Nodes that see the same tailnet are of one class; what one of them is told, the others are told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Class(pub u32);
+/// Who looks: nodes of one class see the same tailnet, and are told the same of it.
+pub(crate) struct Eyes<'a> {
+    pub class: u32,
+    pub only_ipv6: bool,
+    meaning: &'a Meaning,
+}
+
+impl Eyes<'_> {
+    pub fn sees(&self, sheet: &Sheet) -> bool {
+        self.meaning.class_sees(self.class, sheet.facts.class)
+    }
+
+    pub fn look(&self, sheet: &Sheet) -> Look {
+        let routes = match sheet.facts.routes.is_empty() {
+            true => Vec::new(),
+            false => self.meaning.routes_for_class(self.class, sheet.row.id.0),
+        };
+        Look { routes, only_ipv6: self.only_ipv6 }
+    }
+}
 
 impl Atlas {
     /// Draws from nothing.
     pub fn draw(state: &Arc<State>) -> Atlas {
         let mut plates = Plates {
             state: state.clone(),
+            rules: Rules::of(state),
+            routers: OrdMap::new(),
+            routing: Arc::default(),
             sheets: OrdMap::new(),
             peers_bytes: 0,
             owners: OrdMap::new(),
@@ -68,7 +94,7 @@ impl Atlas {
             deltas: DeltaCache::default(),
         };
         for (id, row) in state.nodes() {
-            plates.put(*id, Arc::new(Sheet::draw(state, row)));
+            plates.put(*id, Arc::new(Sheet::draw(state, &plates.rules.meaning, row)));
         }
         Atlas(Arc::new(plates))
     }
@@ -80,8 +106,22 @@ impl Atlas {
         if Arc::ptr_eq(&old.state, state) {
             return self.clone();
         }
+        let mut moved = moved(&old.state, state);
+        let (rules, reconsidered) = match same_policy(&old.state, state) {
+            true => old.rules.moved(&old.state, state, moved.iter().copied()),
+            false => (Rules::of(state), Vec::new()),
+        };
+        moved.extend(reconsidered.into_iter().map(NodeId));
+        let (before, after) = (&old.rules.meaning, &rules.meaning);
+        if !before.same_numbers(after) {
+            moved.extend(state.nodes().keys().chain(old.state.nodes().keys()));
+        }
+        let same_routing = before.same(after) || before.same_routing(after);
         let mut plates = Plates {
             state: state.clone(),
+            rules: rules.clone(),
+            routers: old.routers.clone(),
+            routing: if same_routing { old.routing.clone() } else { Arc::default() },
             sheets: old.sheets.clone(),
             peers_bytes: old.peers_bytes,
             owners: old.owners.clone(),
@@ -89,11 +129,11 @@ impl Atlas {
             pages: old.pages.redraw(&old.state, state),
             deltas: DeltaCache::default(),
         };
-        for id in moved(&old.state, state) {
+        for id in moved {
             match (state.node(id), plates.sheets.get(&id).cloned()) {
-                (Some(row), None) => plates.put(id, Arc::new(Sheet::draw(state, row))),
+                (Some(row), None) => plates.put(id, Arc::new(Sheet::draw(state, &rules.meaning, row))),
                 (Some(row), Some(sheet)) => {
-                    let drawn = sheet.redraw(state, row);
+                    let drawn = sheet.redraw(state, &rules.meaning, row);
                     if !Arc::ptr_eq(&drawn, &sheet) {
                         plates.put(id, drawn);
                     }
@@ -135,9 +175,29 @@ impl Atlas {
         self.0.sheets.get(&node)
     }
 
-    /// The class of a viewer. Every node sees every node.
-    pub(crate) fn class_of(&self, _viewer: NodeId) -> Class {
-        Class(0)
+    /// Why the policy in force is not understood by this program. Then nobody reaches anybody.
+    pub fn policy_problem(&self) -> Option<&Rejection> {
+        self.0.rules.problem.as_deref()
+    }
+
+    /// What the policy in force means.
+    pub fn meaning(&self) -> &Meaning {
+        &self.0.rules.meaning
+    }
+
+    /// The eyes of a viewer.
+    pub(crate) fn eyes(&self, viewer: &Sheet) -> Eyes<'_> {
+        Eyes { class: viewer.facts.class, only_ipv6: viewer.facts.hides_ipv4, meaning: self.meaning() }
+    }
+
+    /// What lets packets in to a viewer.
+    pub(crate) fn filters(&self, viewer: NodeId) -> Bytes {
+        filter::page(&self.meaning().filter(viewer.0))
+    }
+
+    /// Who may open a shell on nodes of a class.
+    pub(crate) fn shells(&self, class: u32) -> Bytes {
+        ssh::page(&self.meaning().ssh_of_class(class))
     }
 }
 
@@ -150,6 +210,10 @@ impl fmt::Debug for Atlas {
 impl Plates {
     fn put(&mut self, id: NodeId, sheet: Arc<Sheet>) {
         let owner = sheet.facts.owner;
+        match sheet.facts.routes.is_empty() {
+            true => _ = self.routers.remove(&id),
+            false => _ = self.routers.insert(id, ()),
+        }
         self.peers_bytes += sheet.json.len() + 1;
         let old = self.sheets.insert(id, sheet);
         self.peers_bytes -= old.as_ref().map_or(0, |old| old.json.len() + 1);
@@ -166,6 +230,7 @@ impl Plates {
 
     fn remove(&mut self, id: NodeId) {
         if let Some(sheet) = self.sheets.remove(&id) {
+            self.routers.remove(&id);
             self.peers_bytes -= sheet.json.len() + 1;
             self.release(sheet.facts.owner);
         }
@@ -197,7 +262,6 @@ impl Pages {
         Pages {
             derp_map: to_bytes(&derp::map(state)),
             dns: to_bytes(&dns::config(settings)),
-            filters: to_bytes(&filter::filters()),
             domain: domain(settings).map(|domain| to_bytes(&tailcfg::plain(domain))),
             debug: (!settings.logtail).then(|| to_bytes(&debug)),
         }
@@ -213,7 +277,6 @@ impl Pages {
         let mut pages = Pages::draw(new);
         keep(&mut pages.derp_map, &self.derp_map);
         keep(&mut pages.dns, &self.dns);
-        keep(&mut pages.filters, &self.filters);
         pages
     }
 }
@@ -235,6 +298,15 @@ fn domain(settings: &state_machine::Settings) -> Option<&str> {
         None => authority.split(':').next().unwrap_or_default(),
     };
     [host, settings.base_domain.trim_matches('.')].into_iter().find(|name| !name.is_empty())
+}
+
+/// Whether the same policy is in force.
+fn same_policy(old: &State, new: &State) -> bool {
+    match (old.policy(), new.policy()) {
+        (None, None) => true,
+        (Some(old), Some(new)) => Arc::ptr_eq(&old.text, &new.text) || old.text == new.text,
+        _ => false,
+    }
 }
 
 /// Nodes about which something in maps may differ.
@@ -260,7 +332,10 @@ fn moved(old: &State, new: &State) -> BTreeSet<NodeId> {
     moved
 }
 
-fn changed_keys<K: Copy + Ord, V: PartialEq>(old: &OrdMap<K, V>, new: &OrdMap<K, V>) -> impl Iterator<Item = K> {
+pub(crate) fn changed_keys<K: Copy + Ord, V: PartialEq>(
+    old: &OrdMap<K, V>,
+    new: &OrdMap<K, V>,
+) -> impl Iterator<Item = K> {
     old.diff(new).map(|item| match item {
         DiffItem::Add(key, _) | DiffItem::Remove(key, _) | DiffItem::Update { new: (key, _), .. } => *key,
     })

@@ -19,16 +19,22 @@ pub fn is_served(version: u16) -> bool {
 
 /// What every node may do: be shown as an administrator's, use SSH and, where it is on, Taildrop.
 pub(crate) fn of_self(settings: &Settings) -> CapMap {
+    let mut capabilities = default_set(false, settings.taildrop);
+    if settings.randomize_client_port {
+        capabilities.insert("randomize-client-port".to_owned(), vec![]);
+    }
+    capabilities
+}
+
+/// The same without State.
+pub(crate) fn default_set(auto_update: bool, taildrop: bool) -> CapMap {
     let mut capabilities = CapMap::from([
         ("https://tailscale.com/cap/is-admin".to_owned(), vec![]),
         ("https://tailscale.com/cap/ssh".to_owned(), vec![]),
-        ("default-auto-update".to_owned(), vec![json("false")]),
+        ("default-auto-update".to_owned(), vec![json(if auto_update { "true" } else { "false" })]),
     ]);
-    if settings.taildrop {
+    if taildrop {
         capabilities.insert("https://tailscale.com/cap/file-sharing".to_owned(), vec![]);
-    }
-    if settings.randomize_client_port {
-        capabilities.insert("randomize-client-port".to_owned(), vec![]);
     }
     capabilities
 }

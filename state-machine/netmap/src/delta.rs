@@ -5,19 +5,19 @@
 //! part is small: it is no peer of itself, and it may be told of its own change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use imbl::ordmap::DiffItem;
-use state_machine::{NodeId, Revision};
+use state_machine::{NodeId, Revision, UserId};
 
 use crate::{
     Atlas,
-    atlas::{Class, Plates},
+    atlas::Plates,
     capability,
     map::{self, Moment},
-    node::{Change, Listed},
+    node::{Change, Listed, Look, Sheet},
     wire::{Bytes, Frame, to_bytes},
 };
 
@@ -43,14 +43,19 @@ pub fn delta(known: &Atlas, latest: &Atlas, viewer: NodeId, moment: &Moment) -> 
         // It cannot know a map it was not in.
         (None, Some(_)) => return map::full(latest, viewer, moment).map_or(Delta::Gone, Delta::Frame),
     };
-    let shared = latest.plates().deltas.get(known, latest, latest.class_of(viewer));
+    let shared = latest.plates().deltas.get(known, latest, old, new);
 
     let mut frame = Frame::new(shared.body.len() + 2048);
     if shared.capabilities_moved || (!Arc::ptr_eq(old, new) && old.self_differs(new)) {
         frame.page("Node", &new.self_json(latest.state()));
     }
-    if shared.mentions(viewer) {
-        frame.body(&shared.body_for(Some(viewer)));
+    // The filter names the viewer's own addresses.
+    if shared.filters_moved || (old.row.ipv4, old.row.ipv6) != (new.row.ipv4, new.row.ipv6) {
+        frame.page("PacketFilters", &latest.filters(viewer));
+    }
+    let own_profile = shared.own_profile(known, latest, old, new);
+    if own_profile.is_some() || shared.mentions(viewer) {
+        frame.body(&shared.body_for(Some(viewer), own_profile.as_ref()));
     } else {
         frame.body(&shared.body);
     }
@@ -65,80 +70,172 @@ pub(crate) struct Shared {
     removed: Vec<NodeId>,
     /// Peers of whom a patch says enough, by id.
     patched: Vec<Listed>,
-    profiles: Vec<Bytes>,
+    /// Owners of nodes that came into sight.
+    owners: BTreeSet<u64>,
+    /// By owner.
+    profiles: BTreeMap<u64, Bytes>,
     derp_map: Option<Bytes>,
     dns: Option<Bytes>,
-    filters: Option<Bytes>,
+    shells: Option<Bytes>,
     domain: Option<Bytes>,
     debug: Option<Bytes>,
     /// Whether every node's own capabilities differ.
     capabilities_moved: bool,
+    /// Whether the class' filters differ.
+    filters_moved: bool,
     /// All pages put together, for viewers that are not mentioned.
     body: Vec<u8>,
 }
 
-impl Shared {
-    fn compare(known: &Atlas, latest: &Atlas) -> Shared {
+/// What is compared: two atlases through the eyes of a viewer that may have been of another class before.
+struct Comparison<'a> {
+    atlases: [&'a Atlas; 2],
+    viewers: [&'a Sheet; 2],
+}
+
+impl Comparison<'_> {
+    fn shared(&self) -> Shared {
+        let [known, latest] = self.atlases;
         let (old, new) = (known.plates(), latest.plates());
         let mut shared = Shared::default();
-        for item in old.sheets.diff(&new.sheets) {
-            match item {
-                DiffItem::Add(id, sheet) => shared.changed.push((*id, sheet.json.clone())),
-                DiffItem::Remove(id, _) => shared.removed.push(*id),
-                DiffItem::Update { old: (id, old), new: (_, new) } => match old.change(new) {
-                    Change::Nothing => {}
-                    Change::Patch(patch) => shared.patched.push((*id, to_bytes(&patch))),
-                    Change::Whole => shared.changed.push((*id, new.json.clone())),
-                },
+        self.peers(&mut shared);
+        for item in old.profiles.diff(&new.profiles) {
+            if let DiffItem::Add(owner, profile) | DiffItem::Update { new: (owner, profile), .. } = item
+                && self.is_owner_seen(*owner, 1)
+            {
+                shared.profiles.insert(*owner, profile.clone());
             }
         }
-        for item in old.profiles.diff(&new.profiles) {
-            if let DiffItem::Add(_, profile) | DiffItem::Update { new: (_, profile), .. } = item {
-                shared.profiles.push(profile.clone());
+        for owner in std::mem::take(&mut shared.owners) {
+            // Whose node they saw before, they know.
+            if let Some(profile) = new.profiles.get(&owner).filter(|_| !self.is_owner_seen(owner, 0)) {
+                shared.profiles.insert(owner, profile.clone());
             }
         }
         let moved = |old: &Bytes, new: &Bytes| (old != new).then(|| new.clone());
         shared.derp_map = moved(&old.pages.derp_map, &new.pages.derp_map);
         shared.dns = moved(&old.pages.dns, &new.pages.dns);
-        shared.filters = moved(&old.pages.filters, &new.pages.filters);
         shared.domain = new.pages.domain.clone().filter(|_| old.pages.domain != new.pages.domain);
         // An order that was given cannot be taken back: clients keep it until their process ends.
         shared.debug = new.pages.debug.clone().filter(|_| old.pages.debug != new.pages.debug);
         shared.capabilities_moved = capability::differ(old.state.settings(), new.state.settings());
-        shared.body = shared.body_for(None);
+        let (meanings, classes) = ([known.meaning(), latest.meaning()], self.viewers.map(|viewer| viewer.facts.class));
+        if !meanings[0].same(meanings[1]) || classes[0] != classes[1] {
+            shared.filters_moved = meanings[0].template(classes[0]) != meanings[1].template(classes[1]);
+            shared.shells = (meanings[0].ssh_of_class(classes[0]) != meanings[1].ssh_of_class(classes[1]))
+                .then(|| latest.shells(classes[1]));
+        }
+        shared.body = shared.body_for(None, None);
         shared
     }
 
-    fn mentions(&self, viewer: NodeId) -> bool {
-        let in_list = |list: &[Listed]| list.binary_search_by_key(&viewer, |(id, _)| *id).is_ok();
-        in_list(&self.changed) || in_list(&self.patched)
+    fn peers(&self, shared: &mut Shared) {
+        let [known, latest] = self.atlases;
+        let (old, new) = (known.plates(), latest.plates());
+        let same_eyes = known.meaning().same_numbers(latest.meaning())
+            && self.viewers[0].facts.class == self.viewers[1].facts.class
+            && self.viewers[0].facts.hides_ipv4 == self.viewers[1].facts.hides_ipv4;
+        if !same_eyes {
+            // Anybody may have come into sight or left it.
+            let ids: BTreeSet<NodeId> = old.sheets.keys().chain(new.sheets.keys()).copied().collect();
+            ids.into_iter().for_each(|id| self.peer(id, old.sheets.get(&id), new.sheets.get(&id), shared));
+            return;
+        }
+        let mut ids: BTreeSet<NodeId> = BTreeSet::new();
+        for item in old.sheets.diff(&new.sheets) {
+            match item {
+                DiffItem::Add(id, _) | DiffItem::Remove(id, _) | DiffItem::Update { new: (id, _), .. } => {
+                    ids.insert(*id)
+                }
+            };
+        }
+        if !Arc::ptr_eq(&old.routing, &new.routing) {
+            ids.extend(old.routers.keys().chain(new.routers.keys()).copied());
+        }
+        ids.into_iter().for_each(|id| self.peer(id, old.sheets.get(&id), new.sheets.get(&id), shared));
     }
 
-    /// All pages, without the viewer in the lists of peers.
-    fn body_for(&self, viewer: Option<NodeId>) -> Vec<u8> {
+    /// What is said of one peer.
+    fn peer(&self, id: NodeId, old: Option<&Arc<Sheet>>, new: Option<&Arc<Sheet>>, shared: &mut Shared) {
+        let [eyes_before, eyes_now] = [0, 1].map(|at| self.atlases[at].eyes(self.viewers[at]));
+        let old = old.filter(|sheet| eyes_before.sees(sheet));
+        let new = new.filter(|sheet| eyes_now.sees(sheet));
+        let Some(new) = new else {
+            shared.removed.extend(old.map(|_| id));
+            return;
+        };
+        let look = eyes_now.look(new);
+        let change = match old {
+            None => Change::Whole,
+            Some(old) => {
+                let before: Look = eyes_before.look(old);
+                old.change(new, [&before, &look])
+            }
+        };
+        match change {
+            Change::Nothing => return,
+            Change::Patch(patch) => shared.patched.push((id, to_bytes(&patch))),
+            Change::Whole => shared.changed.push((id, new.json_for(&look))),
+        }
+        if old.is_none_or(|old| old.facts.owner != new.facts.owner) {
+            shared.owners.insert(new.facts.owner);
+        }
+    }
+
+    /// Whether viewers of the class see a node of this owner, in the first or the second atlas.
+    fn is_owner_seen(&self, owner: u64, at: usize) -> bool {
+        let atlas = self.atlases[at];
+        let eyes = atlas.eyes(self.viewers[at]);
+        let sees = |id: &NodeId| atlas.sheet(*id).is_some_and(|sheet| sheet.facts.owner == owner && eyes.sees(sheet));
+        match owner == crate::TAGGED_DEVICES {
+            true => atlas.plates().sheets.keys().any(sees),
+            false => atlas.state().nodes_of_user(UserId(owner)).any(|node| sees(&node.id)),
+        }
+    }
+}
+
+impl Shared {
+    fn mentions(&self, viewer: NodeId) -> bool {
+        let in_list = |list: &[Listed]| list.binary_search_by_key(&viewer, |(id, _)| *id).is_ok();
+        in_list(&self.changed) || in_list(&self.patched) || self.removed.binary_search(&viewer).is_ok()
+    }
+
+    /// The profile of the viewer's own owner, where it changed and the class is not told anyway.
+    fn own_profile(&self, known: &Atlas, latest: &Atlas, old: &Sheet, new: &Sheet) -> Option<Bytes> {
+        let owner = new.facts.owner;
+        let profile = latest.plates().profiles.get(&owner)?;
+        let same = old.facts.owner == owner && known.plates().profiles.get(&owner) == Some(profile);
+        (!same && !self.profiles.contains_key(&owner)).then(|| profile.clone())
+    }
+
+    /// All pages, without the viewer in the lists of peers, and with one more profile.
+    fn body_for(&self, viewer: Option<NodeId>, own_profile: Option<&Bytes>) -> Vec<u8> {
         let is_other = |(id, _): &Listed| Some(*id) != viewer;
         let mut frame = Frame::new(self.body.len() + 1024);
         let page = |frame: &mut Frame, name, page: &Option<Bytes>| page.iter().for_each(|page| frame.page(name, page));
         page(&mut frame, "DERPMap", &self.derp_map);
-        if !self.removed.is_empty() {
-            let ids: Vec<u64> = self.removed.iter().map(|id| id.0).collect();
-            frame.page("PeersRemoved", &to_bytes(&ids));
+        let removed: Vec<u64> = self.removed.iter().filter(|id| Some(**id) != viewer).map(|id| id.0).collect();
+        if !removed.is_empty() {
+            frame.page("PeersRemoved", &to_bytes(&removed));
         }
         frame.list("PeersChanged", self.changed.iter().filter(|one| is_other(one)).map(|(_, peer)| &**peer));
         frame.list("PeersChangedPatch", self.patched.iter().filter(|one| is_other(one)).map(|(_, patch)| &**patch));
         page(&mut frame, "DNSConfig", &self.dns);
         page(&mut frame, "Domain", &self.domain);
-        page(&mut frame, "PacketFilters", &self.filters);
-        frame.list("UserProfiles", self.profiles.iter().map(|profile| &**profile));
+        frame.list("UserProfiles", self.profiles.values().chain(own_profile).map(|profile| &**profile));
+        page(&mut frame, "SSHPolicy", &self.shells);
         page(&mut frame, "Debug", &self.debug);
         frame.into_body()
     }
 }
 
+/// Two atlases, and the class of a viewer in both, with whether IPv4 was and is hidden from it.
+type Pair = (Revision, [(u32, bool); 2]);
+
 /// Comparisons that were made to reach one atlas, by the atlas they started from.
 #[derive(Default)]
 pub(crate) struct DeltaCache {
-    made: Mutex<BTreeMap<(Revision, Class), Made>>,
+    made: Mutex<BTreeMap<Pair, Made>>,
 }
 
 struct Made {
@@ -147,15 +244,16 @@ struct Made {
     shared: Arc<OnceLock<Arc<Shared>>>,
 }
 
-/// Sessions are at most a few atlases behind; the rest compare for themselves.
-const REMEMBERED_MAX: usize = 64;
+/// Sessions are at most a few atlases behind, in some hundred classes; the rest compare for themselves.
+const REMEMBERED_MAX: usize = 4096;
 
 impl DeltaCache {
     /// The comparison, made by whoever asks first; others wait for it.
-    fn get(&self, known: &Atlas, latest: &Atlas, class: Class) -> Arc<Shared> {
+    fn get(&self, known: &Atlas, latest: &Atlas, old: &Sheet, new: &Sheet) -> Arc<Shared> {
         let slot = {
             let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (known.revision(), class);
+            let viewers = [old, new];
+            let key = (known.revision(), viewers.map(|viewer| (viewer.facts.class, viewer.facts.hides_ipv4)));
             match made.get(&key) {
                 Some(entry) if known.is(&entry.from) => entry.shared.clone(),
                 _ => {
@@ -168,6 +266,7 @@ impl DeltaCache {
                 }
             }
         };
-        slot.get_or_init(|| Arc::new(Shared::compare(known, latest))).clone()
+        let comparison = Comparison { atlases: [known, latest], viewers: [old, new] };
+        slot.get_or_init(|| Arc::new(comparison.shared())).clone()
     }
 }

@@ -9,13 +9,14 @@
 //! | `map.rs` | [`full`]: everything one node should know |
 //! | `delta.rs` | [`delta`]: what to say next, by comparing two atlases; computed once for all viewers of a class |
 //! | `node.rs` | a node as its peers may see it, and as it sees itself |
-//! | `filter.rs` `dns.rs` `derp.rs` `profiles.rs` | the other pages of a map |
+//! | `inventory.rs` | the policy in force, compiled for the tailnet |
+//! | `view.rs` | what of a node depends on who looks |
+//! | `filter.rs` `ssh.rs` `dns.rs` `derp.rs` `profiles.rs` | the other pages of a map |
+//! | `preview.rs` | what nodes would be told under a policy, without a server |
 //! | `capability.rs` | what older clients understand |
 //! | `wire.rs` | the one serializer of frames |
 //! | `contract.rs` | what every frame must obey so that Go and Rust clients both live; for tests |
 //! | `mirror.rs` | what a client remembers; for tests and simulated clients |
-//!
-//! A frame says nothing about SSH: without a policy for it, clients let nobody in.
 
 mod atlas;
 pub mod capability;
@@ -24,10 +25,14 @@ mod delta;
 mod derp;
 mod dns;
 mod filter;
+mod inventory;
 mod map;
 pub mod mirror;
 mod node;
+pub mod preview;
 mod profiles;
+mod ssh;
+mod view;
 pub mod wire;
 
 pub use atlas::Atlas;

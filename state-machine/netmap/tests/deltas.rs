@@ -105,11 +105,14 @@ fn a_whole_node_where_a_patch_cannot_say_it() {
     assert_eq!(ann["PeersChanged"][0]["Hostinfo"]["RoutableIPs"], json!(["10.0.0.0/8"]));
     assert_eq!(own, Value::Null, "bob said it");
     room.tailnet.must(Command::ApproveRoutes { node: bob, routes: BTreeSet::from(["10.0.0.0/8".parse().unwrap()]) });
-    assert_eq!(room.told(), (Value::Null, Value::Null), "nobody serves the route while its node is away");
+    let (ann, own) = room.told();
+    assert_eq!(ann, Value::Null, "nobody serves the route while its node is away");
+    assert_eq!(own["Node"]["AllowedIPs"][0], json!("10.0.0.0/8"), "the node may serve it");
+    assert!(own["Node"].get("PrimaryRoutes").is_none());
     room.tailnet.presence(bob, 5, true);
     let (ann, own) = room.told();
     assert_eq!(ann["PeersChanged"][0]["PrimaryRoutes"], json!(["10.0.0.0/8"]));
-    assert_eq!(own["Node"]["AllowedIPs"][0], json!("10.0.0.0/8"));
+    assert_eq!(own["Node"]["PrimaryRoutes"], json!(["10.0.0.0/8"]));
 }
 
 #[test]

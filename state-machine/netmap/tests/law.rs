@@ -69,9 +69,9 @@ fn live(seed: u64, steps: usize) {
                 let moment = tailnet.moment();
                 assert!(full(&atlas, *viewer, &moment) == full(&fresh, *viewer, &moment), "redraw is draw");
                 let expected = naive::picture(&tailnet.state, *viewer);
-                let now = first(&atlas, *viewer, &tailnet).picture();
+                let now = naive::translated(first(&atlas, *viewer, &tailnet).picture());
                 assert_eq!(difference(&now, &expected), None, "full is what the state says");
-                let told = session.mirror.picture();
+                let told = naive::translated(session.mirror.picture());
                 assert_eq!(difference(&told, &expected), None, "seed {seed} step {step} viewer {viewer}");
             }
         }

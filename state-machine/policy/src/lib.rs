@@ -36,7 +36,7 @@ pub use language::{
     document::CheckPeriod,
     ports::{DEFAULT_PROTOCOLS, Ports, protocol_name},
 };
-pub use meaning::{Class, Meaning};
+pub use meaning::Meaning;
 pub use policy::{Parsed, Policy};
 pub use rejection::{Place, Rejection, Warning};
 pub use tailnet::{Node, Role, Tailnet, User, is_exit_route};

@@ -12,7 +12,7 @@ use crate::{
     Policy,
     compile::{
         attributes,
-        classes::{ClassId, Classes},
+        classes::Classes,
         filter::{Capabilities, Drafter, FilterRule, Template},
         program::Program,
         routes,
@@ -34,6 +34,8 @@ pub struct Meaning(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     program: Arc<Program>,
+    /// The same in meanings whose classes have the same numbers.
+    numbering: Arc<()>,
     tailnet: Tailnet,
     classes: Classes,
     table: Arc<Table>,
@@ -61,11 +63,12 @@ impl Meaning {
         let classes = Classes::new(&program, &tailnet);
         let table = Arc::new(Table::new(&program, &classes.list));
         let sources = table.source_sets.iter().map(|_| Arc::default()).collect();
-        Meaning::of(program, tailnet, classes, table, sources)
+        Meaning::of(program, Arc::default(), tailnet, classes, table, sources)
     }
 
     fn of(
         program: Arc<Program>,
+        numbering: Arc<()>,
         tailnet: Tailnet,
         classes: Classes,
         table: Arc<Table>,
@@ -75,7 +78,18 @@ impl Meaning {
         let subnets = table.subnets.iter().copied().collect();
         let (templates, shells) = (vec![OnceLock::new(); count], vec![OnceLock::new(); count]);
         let attributes = vec![OnceLock::new(); count];
-        Meaning(Arc::new(Inner { program, tailnet, classes, table, subnets, sources, templates, shells, attributes }))
+        Meaning(Arc::new(Inner {
+            program,
+            numbering,
+            tailnet,
+            classes,
+            table,
+            subnets,
+            sources,
+            templates,
+            shells,
+            attributes,
+        }))
     }
 
     /// The same policy after the tailnet changed. `moved` are the nodes that came, went or are different, and all nodes
@@ -93,7 +107,8 @@ impl Meaning {
                     false => written.clone(),
                 };
             let sources = old.table.source_sets.iter().zip(&old.sources).map(keep).collect();
-            return Meaning::of(old.program.clone(), tailnet, change.classes, old.table.clone(), sources);
+            let (program, numbering) = (old.program.clone(), old.numbering.clone());
+            return Meaning::of(program, numbering, tailnet, change.classes, old.table.clone(), sources);
         }
         let table = Table::new(&old.program, &change.classes.list);
         let same_subnets = table.subnets == old.table.subnets;
@@ -103,7 +118,8 @@ impl Meaning {
         let sources =
             table.source_sets.iter().map(|set| written.get(set).map_or_else(Arc::default, |kept| (*kept).clone()));
         let sources = sources.collect();
-        Meaning::of(old.program.clone(), tailnet, change.classes, Arc::new(table), sources)
+        let (program, numbering) = (old.program.clone(), old.numbering.clone());
+        Meaning::of(program, numbering, tailnet, change.classes, Arc::new(table), sources)
     }
 
     /// What it was compiled for.
@@ -111,8 +127,8 @@ impl Meaning {
         &self.0.tailnet
     }
 
-    /// The class of a node; `None` where there is no such node. Numbers mean nothing to another meaning, unless
-    /// [`Meaning::same_classes`] says so.
+    /// The class of a node; `None` where there is no such node. The numbers mean something only in this meaning and in
+    /// those of the [`Meaning::same_numbers`].
     pub fn class_of(&self, node: u64) -> Option<u32> {
         self.0.classes.of(node)
     }
@@ -122,9 +138,18 @@ impl Meaning {
         self.0.classes.list.len()
     }
 
-    /// Whether numbers of classes and who sees whom are the same in both.
-    pub fn same_classes(&self, other: &Meaning) -> bool {
-        Arc::ptr_eq(&self.0.table, &other.0.table)
+    /// Whether classes have the same numbers in both. Then old classes also see each other in the same way in both.
+    pub fn same_numbers(&self, other: &Meaning) -> bool {
+        Arc::ptr_eq(&self.0.numbering, &other.0.numbering)
+    }
+
+    /// Whether the same routes are offered to the same classes.
+    pub fn same_routing(&self, other: &Meaning) -> bool {
+        let (old, new) = (&*self.0, &*other.0);
+        Arc::ptr_eq(&old.table, &new.table)
+            && old.tailnet.primaries.ptr_eq(&new.tailnet.primaries)
+            && old.classes.routers().eq(new.classes.routers())
+            && old.classes.routers().all(|router| old.tailnet.nodes.get(&router) == new.tailnet.nodes.get(&router))
     }
 
     /// Whether they are the same.
@@ -225,6 +250,3 @@ impl Meaning {
         why::ask(&why::Case { program: &inner.program, tailnet: &inner.tailnet, source, target, port, protocol })
     }
 }
-
-/// The class of a node in a meaning.
-pub type Class = ClassId;

@@ -4,7 +4,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
-    inventory,
     model::*,
     outcome::{Answer, Outcome, Refusal, What},
     primaries,
@@ -67,7 +66,7 @@ impl State {
         }
         let Some(policy) = self.policy_in_force() else { return node };
         let user = node.user.filter(|_| !node.is_tagged()).and_then(|user| self.user(user));
-        let user = user.map(|user| inventory::user(user));
+        let user = user.map(|user| self.inventory_user(user));
         let facts = self.inventory_node(&node);
         let mut more: BTreeSet<_> = node.hostinfo.routable_ips.iter().map(ipnet::IpNet::trunc).collect();
         more.retain(|route| {
@@ -84,7 +83,7 @@ impl State {
 
     /// Whether a user may bring a node in under these tags (`tagOwners`).
     pub(super) fn may_bring_tags(&self, user: &User, tags: &BTreeSet<String>) -> bool {
-        let user = inventory::user(user);
+        let user = self.inventory_user(user);
         self.feature_level() >= features::POLICY
             && self.policy_in_force().is_some_and(|policy| tags.iter().all(|tag| policy.may_own_tag(&user, tag)))
     }

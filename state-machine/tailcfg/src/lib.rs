@@ -46,6 +46,6 @@ pub use requests::{
     QueryFeatureResponse, SetDeviceAttributesRequest, SetDnsRequest, TokenRequest, TokenResponse,
 };
 pub use signals::{ControlDialPlan, ControlIpCandidate, Debug, KEEP_ALIVE, PingRequest};
-pub use ssh::{SshAction, SshPolicy, SshPrincipal, SshRule};
+pub use ssh::{SshAction, SshPolicy, SshPrincipal, SshRecordingFailure, SshRule};
 pub use text::{is_plain, plain};
 pub use time::Time;

@@ -65,6 +65,18 @@ pub struct SshAction {
     pub allow_remote_port_forwarding: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub recorders: Vec<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_recording_failure: Option<SshRecordingFailure>,
+}
+
+/// What happens when no recorder takes the session (`tailcfg.SSHRecorderFailureAction`). Keys as everywhere else.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SshRecordingFailure {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reject_session_with_message: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub terminate_session_with_message: String,
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -117,7 +117,7 @@ impl Reach {
         for rule in meaning.filter(target) {
             match rule {
                 FilterRule::Network { sources, destinations, protocol } => {
-                    if !sources.words.iter().any(|word| from.iter().any(|address| covers(word, *address))) {
+                    if !sources.words().iter().any(|word| from.iter().any(|address| covers(word, *address))) {
                         continue;
                     }
                     let protocols = protocol.map_or(DEFAULTS.to_vec(), |protocol| vec![protocol]);
@@ -131,7 +131,7 @@ impl Reach {
                     }
                 }
                 FilterRule::Application { sources, capabilities, .. } => {
-                    if sources.words.iter().any(|word| from.iter().any(|address| covers(word, *address))) {
+                    if sources.words().iter().any(|word| from.iter().any(|address| covers(word, *address))) {
                         reach.words.extend(capabilities.keys().map(|name| format!("app {name}")));
                     }
                 }

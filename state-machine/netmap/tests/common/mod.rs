@@ -2,6 +2,10 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 pub mod naive;
+#[path = "../../../policy/tests/common/dice.rs"]
+pub mod policy_dice;
+#[path = "../../../policy/tests/common/naive.rs"]
+pub mod policy_naive;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -172,12 +176,12 @@ impl Tailnet {
         };
         let row = self.state.node(node).unwrap().clone();
         let fresh = self.fresh();
-        match self.roll(30) {
+        match self.roll(33) {
             0 => {
                 let command = Command::CreateUser {
-                    name: format!("user{fresh}"),
+                    name: [format!("u{}", fresh % 4), format!("user{fresh}")][self.roll(2) as usize].clone(),
                     display_name: ["", "Ann \"Q\" \\ Public", "名字"][self.roll(3) as usize].into(),
-                    email: ["", "ann@example.com"][self.roll(2) as usize].into(),
+                    email: [String::new(), format!("u{}@example.com", fresh % 4)][self.roll(2) as usize].clone(),
                     profile_pic_url: ["", "https://example.com/a.png", "not a url"][self.roll(3) as usize].into(),
                 };
                 let _ = self.apply(command);
@@ -189,7 +193,9 @@ impl Tailnet {
                 self.join(&key, ["laptop", "Bob's \"phone\"", "名"][fresh as usize % 3]);
             }
             5 => {
-                let key = self.key(None, &["tag:ci", "tag:prod"], fresh.is_multiple_of(2));
+                let tags: [&[&str]; 3] = [&["tag:ci", "tag:prod"], &["tag:db", "tag:web"], &["tag:exit", "tag:router"]];
+                let tags = tags[self.roll(3) as usize];
+                let key = self.key(None, tags, fresh.is_multiple_of(2));
                 self.join(&key, "runner");
             }
             6 => {
@@ -268,6 +274,12 @@ impl Tailnet {
                     }
                 }
                 let _ = self.apply(Command::ApplySettings { settings });
+            }
+            30..=32 => {
+                let mut dice = policy_dice::Dice::new(fresh ^ self.dice);
+                // Texts that cannot be read are another test's matter.
+                let text = if dice.roll(8) == 0 { "{}".to_owned() } else { dice.policy().to_string() };
+                let _ = self.apply(Command::SetPolicy { text: text.into(), author: "dice".into() });
             }
             28 => {
                 let relay = (self.roll(3) > 0).then(|| relay(["relay1", "relay2"][self.roll(2) as usize]));

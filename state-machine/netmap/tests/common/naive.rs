@@ -2,13 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use state_machine::*;
 
+use super::policy_naive::Naive;
+
 /// In the form of [`netmap::Mirror::picture`].
 pub fn picture(state: &State, viewer: NodeId) -> Value {
+    let tailnet = tailnet(state);
+    let text = state.policy().map(|version| serde_json::from_str::<Value>(&version.text).expect("plain JSON"));
+    let naive = Naive { policy: text.as_ref(), tailnet: &tailnet };
+    let eye = &tailnet.nodes[&viewer.0];
+
     let own = state.node(viewer).unwrap();
-    let mut node = node(state, own);
+    let mut node = node(state, own, &eye.routes, &primaries(state, viewer));
     let object = node.as_object_mut().unwrap();
     for own in ["Cap", "DiscoKey", "Endpoints", "HomeDERP", "Hostinfo", "LastSeen", "Online"] {
         object.remove(own);
@@ -22,28 +30,106 @@ pub fn picture(state: &State, viewer: NodeId) -> Value {
     if state.settings().randomize_client_port {
         caps["randomize-client-port"] = json!([]);
     }
+    naive.attributes(eye).into_iter().for_each(|attribute| caps[attribute] = json!([]));
     object.insert("CapMap".into(), caps);
 
-    let others = state.nodes().values().filter(|other| other.id != viewer);
-    let peers: Map<String, Value> = others.map(|peer| (peer.id.to_string(), self::node(state, peer))).collect();
-    let owners: BTreeSet<u64> = state.nodes().values().map(|node| owner(node)).collect();
+    let others = state.nodes().values().filter(|other| naive.sees(eye, &tailnet.nodes[&other.id.0]));
+    let (mut peers, mut owners) = (Map::new(), BTreeSet::from([owner(own)]));
+    for peer in others {
+        let routes = naive.routes(eye, &tailnet.nodes[&peer.id.0]);
+        let subnets: Vec<IpNet> = routes.iter().filter(|route| route.prefix_len() > 0).copied().collect();
+        let mut node = self::node(state, peer, &routes, &subnets);
+        if subnets.len() < routes.len() {
+            node["CapMap"] = json!({"suggest-exit-node": []});
+        }
+        peers.insert(peer.id.to_string(), node);
+        owners.insert(owner(peer));
+    }
     json!({
         "Node": node,
         "Peers": peers,
         "UserProfiles": owners.into_iter().map(|owner| profile(state, owner)).collect::<Vec<_>>(),
-        "PacketFilters": {"base": [{"SrcIPs": ["*"], "DstPorts": [{"IP": "*", "Ports": {"First": 0, "Last": 65535}}]}]},
-        "Pages": pages(state),
+        "PacketFilters": {"base": naive.filter(eye)},
+        "Pages": pages(state, naive.ssh(eye)),
     })
 }
 
-fn node(state: &State, row: &Node) -> Value {
+/// A mirror's picture with filters and shells in the oracle's words.
+pub fn translated(mut picture: Value) -> Value {
+    let rules = picture["PacketFilters"]["base"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let strings = |list: &Value| -> BTreeSet<String> {
+        list.as_array().into_iter().flatten().filter_map(|word| word.as_str().map(str::to_owned)).collect()
+    };
+    let filters = rules.into_iter().map(|rule| match rule.get("CapGrant") {
+        Some(grants) => json!({
+            "src": strings(&rule["SrcIPs"]), "dsts": strings(&grants[0]["Dsts"]), "caps": grants[0]["CapMap"],
+        }),
+        None => {
+            let ports = |ports: &Value| match (ports["First"].as_u64(), ports["Last"].as_u64()) {
+                (Some(0), Some(65535)) => "*".to_owned(),
+                (first, last) if first == last => first.unwrap().to_string(),
+                (first, last) => format!("{}-{}", first.unwrap(), last.unwrap()),
+            };
+            let spelled = |entry: &Value| match entry["IP"].as_str().unwrap() {
+                word if word.starts_with("0.0.0.0-") => Some(format!("internet:{}", ports(&entry["Ports"]))),
+                word if word.contains('-') => None,
+                word => Some(format!("{word}:{}", ports(&entry["Ports"]))),
+            };
+            let mut dst: Vec<String> = rule["DstPorts"].as_array().unwrap().iter().filter_map(spelled).collect();
+            dst.sort();
+            json!({"src": strings(&rule["SrcIPs"]), "dst": dst, "proto": rule["IPProto"].get(0).unwrap_or(&Value::Null)})
+        }
+    });
+    picture["PacketFilters"]["base"] = filters.collect();
+    let shells = picture["Pages"]["SSHPolicy"]["rules"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let shells = shells.into_iter().map(|rule| {
+        let from: BTreeSet<&str> =
+            rule["principals"].as_array().unwrap().iter().map(|one| one["nodeIP"].as_str().unwrap()).collect();
+        json!({"from": from, "users": rule["sshUsers"], "check": rule["action"].get("holdAndDelegate").is_some()})
+    });
+    picture["Pages"]["SSHPolicy"] = shells.collect();
+    picture
+}
+
+/// The facts of a State, written down once more.
+fn tailnet(state: &State) -> policy::Tailnet {
+    let mut tailnet = policy::Tailnet::default();
+    for (id, row) in state.users() {
+        let user = policy::User {
+            id: id.0,
+            name: row.name.clone(),
+            email: row.email.clone(),
+            provider_id: row.provider_id.clone(),
+            role: policy::Role::Admin,
+        };
+        tailnet.users.insert(id.0, user.into());
+    }
+    for (id, row) in state.nodes() {
+        let routes: BTreeSet<IpNet> = row.hostinfo.routable_ips.intersection(&row.approved_routes).copied().collect();
+        let node = policy::Node {
+            id: id.0,
+            user: row.user.filter(|_| row.tags.is_empty()).map(|user| user.0),
+            tags: row.tags.iter().cloned().collect(),
+            ipv4: row.ipv4,
+            ipv6: row.ipv6,
+            routes: routes.into_iter().collect(),
+            online: state.presence(*id).is_some_and(|presence| presence.online),
+        };
+        tailnet.nodes.insert(id.0, node.into());
+    }
+    tailnet.primaries = state.primaries().iter().map(|(route, node)| (*route, node.0)).collect();
+    tailnet
+}
+
+fn primaries(state: &State, node: NodeId) -> Vec<IpNet> {
+    state.primaries().iter().filter(|(_, primary)| **primary == node).map(|(route, _)| *route).collect()
+}
+
+fn node(state: &State, row: &Node, routes: &[IpNet], primary: &[IpNet]) -> Value {
     let presence = state.presence(row.id).map(|presence| (**presence).clone()).unwrap_or_default();
     let addresses = [format!("{}/32", row.ipv4.unwrap()), format!("{}/128", row.ipv6.unwrap())];
-    let enabled: Vec<_> = row.hostinfo.routable_ips.intersection(&row.approved_routes).copied().collect();
-    let primary: Vec<_> = enabled.iter().filter(|route| state.primaries().get(*route) == Some(&row.id)).collect();
-    let exits = enabled.iter().filter(|route| route.prefix_len() == 0);
-    let mut allowed: Vec<ipnet::IpNet> = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    allowed.extend(primary.iter().copied().chain(exits));
+    let mut allowed: Vec<IpNet> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    allowed.extend(routes);
     allowed.sort();
     let domain = &state.settings().base_domain;
     let mut node = json!({
@@ -107,7 +193,7 @@ fn profile(state: &State, owner: u64) -> Value {
     profile
 }
 
-fn pages(state: &State) -> Value {
+fn pages(state: &State, shells: Vec<Value>) -> Value {
     let settings = state.settings();
     let mut dns = json!({"Domains": [settings.base_domain]});
     let mut routes: BTreeMap<String, Value> = BTreeMap::new();
@@ -146,6 +232,6 @@ fn pages(state: &State) -> Value {
     let domain = if url.contains("[fd7a::1]") { "fd7a::1" } else { "hs.example.com" };
     json!({
         "CollectServices": false, "Domain": domain, "DNSConfig": dns,
-        "DERPMap": {"Regions": regions, "omitDefaultRegions": true},
+        "DERPMap": {"Regions": regions, "omitDefaultRegions": true}, "SSHPolicy": shells,
     })
 }

@@ -96,6 +96,12 @@ impl Classes {
         moved
     }
 
+    /// Nodes that serve routes or could, class by class.
+    pub fn routers(&self) -> impl Iterator<Item = u64> + '_ {
+        let routers = self.list.iter().filter(|class| !class.role.routes.is_empty());
+        routers.flat_map(|class| class.members.iter().copied())
+    }
+
     /// How many classes nobody is in.
     pub fn empty(&self) -> usize {
         self.list.iter().filter(|class| class.members.is_empty()).count()

@@ -78,33 +78,34 @@ pub(crate) struct Drafter<'a> {
     pub sources: &'a dyn Fn(usize) -> Arc<Sources>,
 }
 
-/// A template and from which sets its network rules come, to join those of equal sources.
-#[derive(Default)]
-struct Draft {
-    rules: Vec<TemplateRule>,
-    joined: BTreeMap<(usize, Option<u8>), usize>,
-}
+/// Rules by where they stand: the number of the rule, and what of it.
+type Draft = BTreeMap<(usize, usize), TemplateRule>;
+
+/// What follows from one rule, in this order; traffic comes first, protocol by protocol.
+const APPLICATION: usize = 1 << 20;
+const OWN: usize = 2 << 20;
 
 impl Drafter<'_> {
     pub fn template(&self, class: usize, role: &Role) -> Template {
-        let mut draft = Draft::default();
-        for (rule, standing) in self.program.rules.iter().zip(&self.table.rules) {
+        let mut draft = Draft::new();
+        for (number, (rule, standing)) in self.program.rules.iter().zip(&self.table.rules).enumerate() {
             let written = self.program.written(rule);
             if standing.reached.contains(class) {
-                self.inbound(&mut draft, rule, written, standing.source_set, role);
+                self.inbound(&mut draft, number, written, standing.source_set, role);
             }
             if let Some(looking_back) = standing.target_set.filter(|_| standing.sources.contains(class)) {
                 let mine = entries_of_source(rule, role);
-                self.look_back(&mut draft, written, looking_back, &mine);
+                self.look_back(&mut draft, (number, APPLICATION + 1), written, looking_back, &mine);
             }
             if let Some(own) = self.table.own_set(standing, class, role) {
-                self.of_own_nodes(&mut draft, rule, written, own);
+                self.of_own_nodes(&mut draft, number, written, own, role);
             }
         }
-        Template { rules: draft.rules }
+        Template { rules: draft.into_values().collect() }
     }
 
-    fn inbound(&self, draft: &mut Draft, rule: &RuleCode, written: Option<&Rule>, set: usize, role: &Role) {
+    fn inbound(&self, draft: &mut Draft, number: usize, written: Option<&Rule>, set: usize, role: &Role) {
+        let rule = &self.program.rules[number];
         if self.table.source_sets[set].is_empty() {
             return;
         }
@@ -116,55 +117,71 @@ impl Drafter<'_> {
                     entries.extend(ports.iter().map(|ports| (entry.clone(), *ports)));
                 }
             }
-            self.network(draft, set, entries, traffic.protocol);
+            self.network(draft, role, set, entries, traffic.protocol);
         }
         if let Some(written) = written.filter(|written| !written.app.is_empty()) {
             let entries = rule.targets.iter().flat_map(|target| app_entries(target, role)).collect();
-            self.application(draft, set, entries, Arc::new(written.app.clone()));
+            self.application(draft, (number, APPLICATION), set, entries, Arc::new(written.app.clone()));
         }
     }
 
-    fn of_own_nodes(&self, draft: &mut Draft, rule: &RuleCode, written: Option<&Rule>, set: usize) {
+    fn of_own_nodes(&self, draft: &mut Draft, number: usize, written: Option<&Rule>, set: usize, role: &Role) {
+        let rule = &self.program.rules[number];
         for traffic in &rule.traffic {
             let own = rule.targets.iter().filter(|target| target.what == Destination::Own);
             let ports = own.flat_map(|target| if target.ports.is_empty() { &traffic.ports } else { &target.ports });
-            self.network(draft, set, ports.map(|ports| (Entry::Mine, *ports)).collect(), traffic.protocol);
+            self.network(draft, role, set, ports.map(|ports| (Entry::Mine, *ports)).collect(), traffic.protocol);
         }
         if let Some(written) = written.filter(|written| !written.app.is_empty()) {
-            self.application(draft, set, vec![Entry::Mine], Arc::new(written.app.clone()));
-            self.look_back(draft, Some(written), set, &[Entry::Mine]);
+            let at = OWN + APPLICATION;
+            self.application(draft, (number, at), set, vec![Entry::Mine], Arc::new(written.app.clone()));
+            self.look_back(draft, (number, at + 1), Some(written), set, &[Entry::Mine]);
         }
     }
 
-    fn network(&self, draft: &mut Draft, set: usize, entries: Vec<(Entry, Ports)>, protocol: Option<u8>) {
+    /// Rules of equal sources and protocol are one. It stands where the first of them stands, also where that one does
+    /// not concern the node.
+    fn network(&self, draft: &mut Draft, role: &Role, set: usize, entries: Vec<(Entry, Ports)>, protocol: Option<u8>) {
         if entries.is_empty() {
             return;
         }
-        let next = draft.rules.len();
-        let at = *draft.joined.entry((set, protocol)).or_insert(next);
-        match draft.rules.get_mut(at) {
+        let at = self.table.first_of(set, protocol, role);
+        match draft.get_mut(&at) {
             Some(TemplateRule::Network { entries: before, .. }) => before.extend(entries),
-            _ => draft.rules.push(TemplateRule::Network { sources: (self.sources)(set), entries, protocol }),
+            _ => _ = draft.insert(at, TemplateRule::Network { sources: (self.sources)(set), entries, protocol }),
         }
     }
 
-    fn application(&self, draft: &mut Draft, set: usize, entries: Vec<Entry>, capabilities: Arc<Capabilities>) {
+    fn application(
+        &self,
+        draft: &mut Draft,
+        at: (usize, usize),
+        set: usize,
+        entries: Vec<Entry>,
+        capabilities: Arc<Capabilities>,
+    ) {
         if !entries.is_empty() {
-            draft.rules.push(TemplateRule::Application { sources: (self.sources)(set), entries, capabilities });
+            draft.insert(at, TemplateRule::Application { sources: (self.sources)(set), entries, capabilities });
         }
     }
 
-    fn look_back(&self, draft: &mut Draft, written: Option<&Rule>, set: usize, mine: &[Entry]) {
+    fn look_back(&self, draft: &mut Draft, at: (usize, usize), written: Option<&Rule>, set: usize, mine: &[Entry]) {
         if self.table.source_sets[set].is_empty() {
             return;
         }
-        for (name, counterpart) in COUNTERPARTS {
+        for (step, (name, counterpart)) in COUNTERPARTS.into_iter().enumerate() {
             if written.is_some_and(|written| written.app.contains_key(name)) {
                 let capabilities = Arc::new(Capabilities::from([(counterpart.to_owned(), Vec::new())]));
-                self.application(draft, set, mine.to_vec(), capabilities);
+                self.application(draft, (at.0, at.1 + step), set, mine.to_vec(), capabilities);
             }
         }
     }
+}
+
+/// Where the network rules of one rule stand: for all sources, and for those of a user's own nodes.
+pub(crate) fn places(number: usize, rule: &RuleCode, own: bool) -> impl Iterator<Item = (Option<u8>, (usize, usize))> {
+    let base = if own { OWN } else { 0 };
+    rule.traffic.iter().enumerate().map(move |(step, traffic)| (traffic.protocol, (number, base + step)))
 }
 
 fn entries_of_target(target: &TargetCode, role: &Role, via: bool) -> Vec<Entry> {

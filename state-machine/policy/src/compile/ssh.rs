@@ -75,7 +75,7 @@ impl Shells<'_> {
                 true => self.user_by_user(&sources, code, rule, rules),
                 false => self.rules_of(&sources, None, code, rule, rules),
             }
-        } else if code.local_parts && sources.contains(class) {
+        } else if code.local_parts && !code.targets.is_empty() && sources.contains(class) {
             // A source is told how it would be let in elsewhere, as far as its own user is concerned.
             match role.tagged {
                 true => self.rules_of(&self.tagged(&sources), None, code, rule, rules),

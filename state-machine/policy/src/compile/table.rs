@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{
     bits::Bits,
     classes::{Class, Role},
+    filter::{COUNTERPARTS, places},
     program::{Destination, Program, RuleCode, Sources},
 };
 use crate::{
@@ -30,6 +31,10 @@ pub(crate) struct Table {
     via_users: BTreeMap<IpNet, Vec<(Bits, Bits)>>,
     /// What stands as a source somewhere.
     pub source_sets: Vec<SourceSet>,
+    /// Source set and protocol → where the first rule of them stands.
+    firsts: BTreeMap<(usize, Option<u8>), (usize, usize)>,
+    /// The same of rules about a user's own nodes, by user.
+    own_firsts: BTreeMap<(u64, usize, Option<u8>), (usize, usize)>,
 }
 
 /// The classes of one rule.
@@ -86,6 +91,8 @@ impl Table {
             plain_users: BTreeMap::new(),
             via_users: BTreeMap::new(),
             source_sets: Vec::new(),
+            firsts: BTreeMap::new(),
+            own_firsts: BTreeMap::new(),
         };
         let mut sets: BTreeMap<SourceSet, usize> = BTreeMap::new();
         let mut intern = |table: &mut Table, set: SourceSet| {
@@ -94,19 +101,26 @@ impl Table {
                 table.source_sets.len() - 1
             })
         };
-        for rule in &program.rules {
+        for (number, rule) in program.rules.iter().enumerate() {
             let sources = index.sources(&rule.sources);
             let reaching = index.reaching(&rule.sources, &sources);
             let reached = index.reached(rule);
             let source_set = intern(&mut table, index.source_set(&rule.sources, &sources));
             let looks_back = program.written(rule).is_some_and(|written| looks_back(&written.app));
             let target_set = looks_back.then(|| intern(&mut table, index.target_set(rule)));
+            for (protocol, at) in places(number, rule, false) {
+                table.firsts.entry((source_set, protocol)).or_insert(at);
+            }
             let mut own_sets = BTreeMap::new();
             if rule.targets.iter().any(|target| target.what == Destination::Own) {
                 for (user, own) in table.of_user.clone() {
                     let classes = own.both(&sources);
                     if !classes.is_empty() {
-                        own_sets.insert(user, intern(&mut table, SourceSet { classes, ..SourceSet::default() }));
+                        let set = intern(&mut table, SourceSet { classes, ..SourceSet::default() });
+                        for (protocol, at) in places(number, rule, true) {
+                            table.own_firsts.entry((user, set, protocol)).or_insert(at);
+                        }
+                        own_sets.insert(user, set);
                     }
                 }
             }
@@ -174,6 +188,13 @@ impl Table {
         }
     }
 
+    /// Where the network rule of a source set stands in the filters of a class.
+    pub fn first_of(&self, set: usize, protocol: Option<u8>, role: &Role) -> (usize, usize) {
+        let own = Some((role.user, set, protocol)).filter(|_| !role.tagged).and_then(|key| self.own_firsts.get(&key));
+        let all = self.firsts.get(&(set, protocol));
+        own.into_iter().chain(all).min().copied().unwrap_or_default()
+    }
+
     /// The set of a user's own nodes, of which one is of this class.
     pub fn own_set(&self, standing: &Standing, class: usize, role: &Role) -> Option<usize> {
         let set = standing.own_sets.get(&role.user).filter(|_| !role.tagged && !standing.own_sets.is_empty())?;
@@ -204,7 +225,7 @@ impl Table {
 
 /// Whether an application also tells sources of their destinations: the other end needs the counterpart.
 fn looks_back(app: &BTreeMap<String, Vec<serde_json::Value>>) -> bool {
-    super::filter::COUNTERPARTS.iter().any(|(name, _)| app.contains_key(*name))
+    COUNTERPARTS.iter().any(|(name, _)| app.contains_key(*name))
 }
 
 /// Whether the destinations of a rule cover a part of a route.
@@ -341,15 +362,18 @@ impl Index<'_> {
     }
 
     fn source_set(&self, sources: &Sources, by_address: &Bits) -> SourceSet {
+        if sources.anything {
+            // Whatever else is named is in it.
+            return SourceSet { anything: true, ..SourceSet::default() };
+        }
         let mut classes = Bits::default();
         sources.owners.iter().for_each(|word| self.word(word, &mut classes));
-        let whole = sources.tailnet || sources.anything;
-        debug_assert!(whole || classes.iter().all(|class| by_address.contains(class)));
+        debug_assert!(sources.tailnet || classes.iter().all(|class| by_address.contains(class)));
         SourceSet {
-            tailnet: sources.tailnet && !sources.anything,
-            anything: sources.anything,
+            tailnet: sources.tailnet,
+            anything: false,
             nets: self.literals(&sources.nets, &classes),
-            classes: if sources.anything { Bits::default() } else { classes },
+            classes,
             internet: false,
         }
     }

@@ -164,6 +164,12 @@ fn node_attributes(reader: &mut Reader, names: &Names, value: &Located) -> Resul
         if word.trim().is_empty() {
             return Err(Fault::new(at, "attr values cannot be empty"));
         }
+        if word.contains(['"', '\\']) || word.chars().any(char::is_control) {
+            return Err(Fault::new(
+                at,
+                format!("attr {word:?}: quotes, backslashes and control characters are not allowed"),
+            ));
+        }
         attributes.push(word.to_owned());
     }
     let app = rules::app(&mut fields)?;
