@@ -40,6 +40,12 @@ pub trait Backend: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<String, Failure>>;
     /// Hands leadership to a member, or to the best one.
     fn transfer_leader(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<(), Failure>>;
-    /// Takes a member out of the cluster, for ever.
-    fn remove_member(&self, id: MemberId) -> BoxFuture<'_, Result<(), Failure>>;
+    /// The latest state as a backup file, and what to call it.
+    fn full_backup(&self) -> Result<(String, Vec<u8>), Failure>;
+    /// Makes the key that opens backups; shown once.
+    fn create_recovery_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<String, Failure>>;
+    /// Whether a text is that key.
+    fn is_recovery_key(&self, text: &str) -> bool;
+    /// Takes a member out of the cluster, for ever. Refused when the rest could not go on, unless `force`.
+    fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

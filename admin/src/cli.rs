@@ -7,6 +7,7 @@
 //! and hands everything else to [`run`].
 
 mod api_keys;
+pub mod backup;
 mod cluster;
 mod debug;
 mod desk;
@@ -38,6 +39,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 pub(crate) use output::{Format, Output};
 
 use problem::{Problem, exit};
+use raft::World;
 
 /// hsraft: a Tailscale control server whose state survives the loss of a machine.
 #[derive(Debug, Parser)]
@@ -135,6 +137,15 @@ pub enum Word {
     /// Join tokens: one-use tickets into the cluster
     #[command(subcommand)]
     Token(cluster::TokenWord),
+    /// Leave a member alone, before work on its machine: another leads, its clients go elsewhere, it says it is not ready
+    #[command(after_help = "Example:\n  hsraft drain hs2")]
+    Drain(cluster::DrainArgs),
+    /// Use a drained member again
+    #[command(after_help = "Example:\n  hsraft undrain hs2")]
+    Undrain(cluster::DrainArgs),
+    /// Take the member that answers out of the cluster: drain it, give its lead away, remove it
+    #[command(after_help = "Example:\n  hsraft leave --drain-timeout 1m")]
+    Leave(cluster::LeaveArgs),
     /// Hand leadership to another member
     #[command(after_help = "Example:\n  hsraft transfer-leader --to hs2")]
     TransferLeader(cluster::TransferArgs),
@@ -145,6 +156,17 @@ pub enum Word {
     /// Write a database that a Headscale server opens
     #[command(after_help = "Example:\n  hsraft export --to headscale --db headscale.sqlite")]
     Export(moving::Export),
+    /// Backups: save, look, verify, restore
+    #[command(subcommand, alias = "snapshots")]
+    Snapshot(backup::SnapshotWord),
+    /// The key that opens backups
+    #[command(subcommand)]
+    RecoveryKey(backup::RecoveryKeyWord),
+    /// Go on with what is left when a majority of the members is lost for ever
+    #[command(
+        after_help = "Example:\n  hsraft recover plan --survivor /var/lib/hsraft\n  hsraft recover --force-new-cluster --data-dir /var/lib/hsraft --expect-last-log 184223 --acknowledge-data-loss"
+    )]
+    Recover(backup::RecoverArgs),
 
     /// Whether the member can serve; exits 1 when not
     #[command(after_help = "Example:\n  hsraft health && echo fine")]
@@ -187,11 +209,17 @@ pub struct JoinArgs {
     /// The ticket that `hsraft token create` printed
     #[arg(long, env = "HSRAFT_JOIN_TOKEN", hide_env_values = true)]
     pub token: String,
+    /// Take the place of this member, which is gone; the token must be for this name
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
+    pub replace: String,
 }
 
 impl std::fmt::Debug for JoinArgs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinArgs").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("JoinArgs")
+            .field("addresses", &self.addresses)
+            .field("replace", &self.replace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -231,9 +259,9 @@ fn exit_as(is_headscale: bool, code: i32) -> i32 {
 }
 
 /// Carries out everything but the words that start a member; the result is the exit code.
-pub async fn run(cli: Cli) -> i32 {
+pub async fn run(cli: Cli, world: &World) -> i32 {
     let output = Output::new(cli.global.output, desk::shape());
-    let code = match carry_out(cli, output.clone()).await {
+    let code = match carry_out(cli, output.clone(), world).await {
         Ok(code) => code,
         Err(problem) => {
             output.problem(&problem);
@@ -243,7 +271,7 @@ pub async fn run(cli: Cli) -> i32 {
     exit_as(called_as_headscale(std::env::args_os().next().as_ref()), code)
 }
 
-async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
+async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Problem> {
     match cli.word {
         Word::Serve(_) | Word::Join(_) | Word::Configtest(_) => {
             return Err(Problem::usage("this word belongs to the server program: run it as hsraft"));
@@ -258,6 +286,12 @@ async fn carry_out(cli: Cli, output: Output) -> Result<i32, Problem> {
         Word::Completion(args) => return shell::completion(&args, &output).map(|()| exit::OK),
         Word::Manual(args) => return shell::manual(&args, &output).map(|()| exit::OK),
         Word::Policy(policy::Policy::Preview { scenario }) => return policy::preview(&output, &scenario),
+        Word::Snapshot(backup::SnapshotWord::Save { file }) => {
+            let desk = desk::Desk::open(&cli.global, output)?;
+            return backup::save(&file, &desk, world).await.map(|()| exit::OK);
+        }
+        Word::Snapshot(word) => return backup::snapshot(word, &output, world).await,
+        Word::Recover(args) => return backup::recover(args, &output, world).await,
         _ => {}
     }
     let desk = desk::Desk::open(&cli.global, output)?;
@@ -281,8 +315,14 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Status => return cluster::status(desk).await,
         Word::Token(word) => cluster::token(word, desk).await,
         Word::TransferLeader(args) => cluster::transfer_leader(args, desk).await,
+        Word::Drain(args) => cluster::drain(args, true, desk).await,
+        Word::Undrain(args) => cluster::drain(args, false, desk).await,
+        Word::Leave(args) => cluster::leave(args, desk).await,
         Word::Health => return server::health(desk).await,
-        Word::Serve(_)
+        Word::RecoveryKey(word) => backup::recovery_key(word, desk).await,
+        Word::Snapshot(_)
+        | Word::Recover(_)
+        | Word::Serve(_)
         | Word::Join(_)
         | Word::Configtest(_)
         | Word::Version

@@ -1,5 +1,7 @@
-//! `/api/v1/cluster`: members, leadership, join tokens, questions about policies, SSH checks. Ours; Headscale has one process.
+//! `/api/v1/cluster`: members, leadership, join tokens, backups, questions about policies, SSH checks. Ours; Headscale has
+//! one process.
 
+mod backup;
 mod members;
 mod real;
 
@@ -20,7 +22,12 @@ pub(crate) fn routes() -> Router<Api> {
     Router::new()
         .route("/members", get(members::list))
         .route("/members/{id}", delete(members::remove))
+        .route("/members/{id}/role", post(members::set_role))
+        .route("/members/{id}/draining", post(members::set_draining))
         .route("/status", get(members::status))
+        .route("/backup", get(backup::save))
+        .route("/recovery-key", post(backup::create_key))
+        .route("/recovery-key/confirm", post(backup::confirm_key))
         .route("/transfer-leader", post(members::transfer_leader))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))

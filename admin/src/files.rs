@@ -89,3 +89,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Removes a scratch folder with everything in it.
+pub fn remove_all(folder: &Path) -> io::Result<()> {
+    fs::remove_dir_all(folder)
+}

@@ -138,7 +138,10 @@ impl Backend for Lone {
             last_log: revision,
             committed: revision,
             applied: revision,
-            contacts: if leader.is_some() { contacts.iter().copied().collect() } else { Default::default() },
+            contacts: contacts.iter().cloned().collect(),
+            seen_by: Some(me),
+            // Without a quorum the last leader's view grows old.
+            seen_ago: if leader.is_some() { Duration::ZERO } else { Duration::from_secs(37) },
         }
     }
 
@@ -177,7 +180,19 @@ impl Backend for Lone {
         })
     }
 
-    fn remove_member(&self, id: MemberId) -> BoxFuture<'_, Result<(), Failure>> {
+    fn full_backup(&self) -> Result<(String, Vec<u8>), Failure> {
+        Err(Failure::Unfit("a plain State has no backup".into()))
+    }
+
+    fn create_recovery_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
+    }
+
+    fn is_recovery_key(&self, _: &str) -> bool {
+        false
+    }
+
+    fn remove_member<'a>(&'a self, id: MemberId, _: bool, _: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             self.alive()?;
             self.apply(Command::RemoveMember { id }).map_err(|refusal| Failure::Unfit(refusal.to_string()))?;

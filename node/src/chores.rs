@@ -5,6 +5,7 @@
 //! own business.)
 
 mod derp_map;
+pub mod draining;
 mod elapse;
 mod member_loss;
 mod policy_drift;

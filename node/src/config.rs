@@ -132,6 +132,7 @@ pub fn from_text(
         unix_socket_mode: unix_socket_mode(d),
         peer_listen,
         timing: timing(d),
+        backup_dir: path(d, "cluster.backup_dir", folder),
         snapshot_every: d.parsed("cluster.snapshot_every", "10000").unwrap_or(10_000).max(100),
         limits: Limits::default(),
         raft_runtime: None,

@@ -22,7 +22,7 @@ mod ssh;
 pub mod ts2021;
 pub mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -58,6 +58,8 @@ pub struct Control {
     pub metrics: Metrics,
     /// Cancelled when the member leaves.
     pub drain: CancellationToken,
+    /// Cancelled, and replaced, when the connections there are now shall go elsewhere.
+    away: Mutex<CancellationToken>,
     /// Cancelled when it has left; ends what still runs.
     pub cut: CancellationToken,
     /// Every connection and session, so that drain can wait for them.
@@ -99,6 +101,17 @@ pub struct Peer {
 }
 
 impl Control {
+    /// Sends the clients there are now elsewhere, spread over some seconds.
+    pub fn send_away(&self) {
+        let mut away = self.away.lock().expect("nobody panics while holding a token");
+        std::mem::take(&mut *away).cancel();
+    }
+
+    /// Cancelled when a connection that begins now shall go elsewhere.
+    pub fn sent_away(&self) -> CancellationToken {
+        self.away.lock().expect("nobody panics while holding a token").clone()
+    }
+
     /// A control server that accepts nothing by itself: `listen` hands it requests.
     pub fn new(parts: Parts) -> Control {
         let Parts { cluster, atlas, presence, reports, clock, entropy, limits, metrics, name, noise_private, cut } =
@@ -109,6 +122,7 @@ impl Control {
             noise_public: noise::public_key(&noise_private),
             full_maps: Semaphore::new(FULL_MAPS_MAX),
             drain: CancellationToken::new(),
+            away: Mutex::default(),
             cut,
             tasks: TaskTracker::new(),
             cluster,

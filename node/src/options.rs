@@ -44,6 +44,8 @@ pub struct Options {
     pub timing: raft::Timing,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
+    /// Where backups are kept; none: nowhere.
+    pub backup_dir: Option<PathBuf>,
 
     pub relay: Option<Relay>,
     pub limits: Limits,
@@ -59,7 +61,8 @@ pub enum Start {
     /// Founds a cluster of one.
     Found,
     /// Joins the members at these addresses.
-    Join { addresses: Vec<String>, token: Token },
+    /// `replaces`: a member that is gone and whose place this one takes; empty for none.
+    Join { addresses: Vec<String>, token: Token, replaces: String },
     /// Refuses to start without data.
     Continue,
 }
@@ -218,6 +221,7 @@ impl Options {
             peer_advertise: "127.0.0.1:0".to_owned(),
             timing: raft::Timing::lan(),
             snapshot_every: 10_000,
+            backup_dir: None,
             relay: None,
             limits: Limits::default(),
             raft_runtime: None,

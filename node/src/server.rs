@@ -136,6 +136,7 @@ impl Server {
             noise_private,
             cut: closing.cut.clone(),
         }));
+        until_cut(Box::pin(chores::draining::watch(cluster.clone(), control.clone())));
         let relay_addr = prepared.as_ref().and_then(relay::Prepared::local_addr);
         let relay = prepared.map(|prepared| prepared.start(cluster.clone(), &world, &tasks, &closing.stop));
         if let Some(relay) = &relay {
@@ -344,7 +345,9 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
             let secrets = vec![(keys::NOISE.to_owned(), noise.to_vec())];
             StartAs::FoundIfEmpty { settings: options.settings.clone(), secrets }
         }
-        Start::Join { addresses, token } => StartAs::Join { address: addresses.clone(), token: token.0.clone() },
+        Start::Join { addresses, token, replaces } => {
+            StartAs::Join { address: addresses.clone(), token: token.0.clone(), replaces: replaces.clone() }
+        }
         Start::Continue => StartAs::Continue,
     };
     raft::Options {
@@ -358,6 +361,7 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         relay,
         start,
         snapshot_every: options.snapshot_every,
+        backup: options.backup_dir.clone(),
         runtime: options.raft_runtime.clone(),
     }
 }

@@ -117,10 +117,7 @@ impl Wellness {
             "read_index" => self.read_index().await,
             "apply_lag" => self.apply_lag(),
             "not_learner" => self.not_learner(),
-            "not_draining" => match self.leaving.is_cancelled() {
-                true => Err("this member is leaving; clients are being sent to others".to_owned()),
-                false => Ok("not leaving".to_owned()),
-            },
+            "not_draining" => self.not_draining(),
             "storage_writable" => self.storage_writable(),
             "disk_space" => self.disk_space(),
             "cert" => self.certificate(),
@@ -129,6 +126,19 @@ impl Wellness {
         match found {
             Ok(reason) => Check { name, ok: true, reason },
             Err(reason) => Check { name, ok: false, reason },
+        }
+    }
+
+    fn not_draining(&self) -> Result<String, String> {
+        let state = self.cluster.latest();
+        match state.member(self.cluster.me()) {
+            _ if self.leaving.is_cancelled() => {
+                Err("this member is leaving; clients are being sent to others".to_owned())
+            }
+            Some(member) if member.draining => {
+                Err(format!("somebody drained this member; back with: hsraft undrain {}", member.name))
+            }
+            _ => Ok("not leaving".to_owned()),
         }
     }
 

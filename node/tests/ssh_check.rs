@@ -37,7 +37,7 @@ async fn a_person_answers_at_another_member() {
     let address = cluster.latest().member(cluster.me()).unwrap().peer_address.clone();
     let second = Member::start_with(|options| {
         options.name = "hs2".to_owned();
-        options.start = Start::Join { addresses: vec![address], token: Token(token) };
+        options.start = Start::Join { addresses: vec![address], token: Token(token), replaces: String::new() };
         // Questions are held for a moment only, so that the node has to ask again.
         options.limits.followup_hold = Duration::from_millis(100);
     })

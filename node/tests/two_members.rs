@@ -16,7 +16,7 @@ async fn two() -> (Member, Member) {
     let address = cluster.latest().member(cluster.me()).unwrap().peer_address.clone();
     let second = Member::start_with(|options| {
         options.name = "hs2".to_owned();
-        options.start = Start::Join { addresses: vec![address], token: Token(token) };
+        options.start = Start::Join { addresses: vec![address], token: Token(token), replaces: String::new() };
     })
     .await;
     (first, second)

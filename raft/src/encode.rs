@@ -254,12 +254,17 @@ pub enum Call {
     Transfer = 4,
     ReadIndex = 5,
     HandOver = 6,
+    /// A member tells of itself (board.rs).
+    Report = 7,
+    /// What is remembered of a member that is about to start (board.rs).
+    Remember = 8,
 }
 
 impl Call {
     /// Reads a frame's kind.
     pub fn from_wire(kind: u32) -> Option<Call> {
-        [Call::Vote, Call::PreVote, Call::Append, Call::Transfer, Call::ReadIndex, Call::HandOver]
+        use Call::{Append, HandOver, PreVote, ReadIndex, Remember, Report, Transfer, Vote};
+        [Vote, PreVote, Append, Transfer, ReadIndex, HandOver, Report, Remember]
             .into_iter()
             .find(|call| *call as u32 == kind)
     }

@@ -9,6 +9,8 @@ use std::{
 use openraft::EntryPayload;
 
 use crate::{
+    archive::BackupReport,
+    board::{BoardRow, Heard, Memory, Report, SeenRow},
     encode::*,
     types::{self, AppendError, Membership, Payload, Seat, StoredMembership, log_id},
 };
@@ -33,6 +35,36 @@ fn entries() -> Vec<types::Entry> {
         entry(8, EntryPayload::Normal(Payload(vec![1, 2, 3, 255].into()))),
         entry(9, EntryPayload::Membership(membership())),
     ]
+}
+
+fn report() -> Report {
+    Report {
+        incarnation: 7,
+        term: 3,
+        applied: 9,
+        settled: 8,
+        clock_ms: 1_800_000_000_000,
+        round_trip_ms: 2,
+        certificate_ends_ms: 1_802_592_000_000,
+        reaches: BTreeSet::from([1, 20]),
+        backup: Some(BackupReport { archived_at_ms: 5, full_at_ms: 4, index: 9, error: String::new() }),
+    }
+}
+
+fn heard() -> Heard {
+    let seen = SeenRow {
+        matched: Some(9),
+        lag: 1,
+        last_contact_ms: Some(40),
+        per_second: Some(500),
+        clock_ahead_ms: Some(-3),
+        report: Some(report()),
+    };
+    Heard { board: Some(BoardRow { by: 1, term: 3, members: BTreeMap::from([(17, seen)]) }) }
+}
+
+fn memory() -> Memory {
+    Memory { incarnation: 7, has: 9 }
 }
 
 /// Name and bytes of everything.
@@ -77,6 +109,9 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("snapshot.head", encode(&head)),
         ("propose.batch", encode(&ProposeBatch { commands: vec![(1, Blob(vec![1, 2].into()))] })),
         ("answer.batch", encode(&AnswerBatch { answers })),
+        ("report.request", encode(&report())),
+        ("report.answer", encode(&heard())),
+        ("remember.answer", encode(&memory())),
     ]
 }
 
@@ -116,6 +151,9 @@ fn every_form_can_be_read() {
             "snapshot.head" => assert_eq!(encode(&decode::<SnapshotHead>(&bytes).unwrap()), bytes),
             "propose.batch" => assert_eq!(encode(&decode::<ProposeBatch>(&bytes).unwrap()), bytes),
             "answer.batch" => assert_eq!(encode(&decode::<AnswerBatch>(&bytes).unwrap()), bytes),
+            "report.request" => assert_eq!(decode::<Report>(&bytes).unwrap(), report()),
+            "report.answer" => assert_eq!(decode::<Heard>(&bytes).unwrap(), heard()),
+            "remember.answer" => assert_eq!(decode::<Memory>(&bytes).unwrap(), memory()),
             "meta.vote" => assert_eq!(decode::<Ballot>(&bytes).unwrap(), vote(3, 1, true).into()),
             "meta.position" => assert_eq!(decode::<Position>(&bytes).unwrap(), log_id(3, 1, 9).into()),
             "meta.membership" => {

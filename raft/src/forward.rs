@@ -155,7 +155,7 @@ impl Core {
     }
 
     /// The leader's clock, never behind what was stamped before.
-    fn stamp(&self) -> Timestamp {
+    pub fn stamp(&self) -> Timestamp {
         Timestamp(self.world.clock.now_ms()).max(self.latest.borrow().now())
     }
 }

@@ -43,6 +43,9 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPERIMENTAL hsraft join v1";
 const SKEW_MAX_MS: u64 = 5_000;
 const SKEW_WARN_MS: u64 = 500;
 
+/// A member that was silent for so long may be replaced.
+const GONE_AFTER: Duration = Duration::from_secs(5);
+
 /// One attempt, and all of them.
 const ATTEMPT: Duration = Duration::from_secs(15);
 const RETRY_FOR: Duration = Duration::from_secs(60);
@@ -55,6 +58,9 @@ struct Request {
     member: Blob,
     clock_ms: u64,
     proof: Blob,
+    /// The name of a member that is gone and whose place this one takes; empty: none.
+    #[serde(default)]
+    replaces: String,
 }
 
 /// What a member needs to begin.
@@ -81,9 +87,9 @@ enum Refused {
     Later(String),
 }
 
-fn proof_input(exporter: &[u8], public_key: &[u8], member: &[u8]) -> Vec<u8> {
+fn proof_input(exporter: &[u8], public_key: &[u8], member: &[u8], replaces: &str) -> Vec<u8> {
     let mut input = exporter.to_vec();
-    for part in [public_key, member] {
+    for part in [public_key, member, replaces.as_bytes()] {
         input.extend((part.len() as u64).to_be_bytes());
         input.extend(part);
     }
@@ -112,7 +118,7 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
             known(&request.token).ok_or_else(unknown)?
         }
     };
-    let input = proof_input(&caller.exporter, &request.public_key.0, &request.member.0);
+    let input = proof_input(&caller.exporter, &request.public_key.0, &request.member.0, &request.replaces);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret_sha256);
     hmac::verify(&key, &input, &request.proof.0).map_err(|_| unknown())?;
 
@@ -125,7 +131,8 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
     }
 
     let member: Member = decode(&request.member.0).map_err(|error| Refused::Member(error.to_string()))?;
-    let command = Command::AdmitMember { token: token.id.clone(), member };
+    refuse_to_replace_the_living(core, &request.replaces).await?;
+    let command = Command::AdmitMember { token: token.id.clone(), member, replaces: request.replaces };
     let applied = core.propose(request_id(&token.id, &request.public_key.0), "join", command).await.map_err(
         |error| match error {
             ProposeError::TooLarge(..) | ProposeError::Malformed(_) => Refused::Member(error.to_string()),
@@ -141,6 +148,23 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
         Err(refusal) => return Err(Refused::Member(refusal.to_string())),
     };
     welcome(core, id, &request.public_key.0)
+}
+
+/// A member that answers is not gone. It may have answered its replacement's first request, whose answer got lost: that
+/// is settled by the request id before this is asked again.
+async fn refuse_to_replace_the_living(core: &Arc<Core>, name: &str) -> Result<(), Refused> {
+    let state = core.latest.borrow().clone();
+    let known = state.members().values().find(|member| member.name == name && member.state == MemberState::Active);
+    let Some(known) = known.filter(|known| known.incarnation > 0) else { return Ok(()) };
+    let board = core.board();
+    let silence = board.members.get(&known.id).and_then(|seen| seen.last_contact);
+    match silence.filter(|silence| *silence < GONE_AFTER) {
+        Some(silence) => Err(Refused::Member(format!(
+            "{name} is not gone: it answered {} ms ago; stop it first, or take it out: hsraft member remove {name}",
+            silence.as_millis()
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refused> {
@@ -189,6 +213,7 @@ pub async fn ask(
     token: &Token,
     key: &[u8],
     member: &Member,
+    replaces: &str,
     world: &World,
 ) -> Result<Joined, StartError> {
     if addresses.is_empty() {
@@ -199,7 +224,7 @@ pub async fn ask(
     loop {
         let mut why = String::new();
         for address in addresses {
-            match timeout(ATTEMPT, ask_one(address, token, key, member, world)).await {
+            match timeout(ATTEMPT, ask_one(address, token, key, member, replaces, world)).await {
                 Ok(Ok(joined)) => return Ok(joined),
                 Ok(Err(Attempt::Final(error))) => return Err(error),
                 Ok(Err(Attempt::Again(error))) => why = format!("{address}: {error}"),
@@ -226,7 +251,14 @@ impl Attempt {
     }
 }
 
-async fn ask_one(address: &str, token: &Token, key: &[u8], member: &Member, world: &World) -> Result<Joined, Attempt> {
+async fn ask_one(
+    address: &str,
+    token: &Token,
+    key: &[u8],
+    member: &Member,
+    replaces: &str,
+    world: &World,
+) -> Result<Joined, Attempt> {
     let wrong = |error: pki::PkiError| Attempt::Final(StartError::engine(error));
     let tls = JoinerTls::new(token.pin, &token.cluster_id, world.clock.clone()).map_err(wrong)?;
     let stream = world.net.connect(address).await.map_err(Attempt::again)?;
@@ -243,13 +275,14 @@ async fn ask_one(address: &str, token: &Token, key: &[u8], member: &Member, worl
     let public_key = pki::public_key(key).map_err(wrong)?;
     let member = encode(member);
     let hmac_key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret_sha256());
-    let proof = hmac::sign(&hmac_key, &proof_input(&exporter, &public_key, &member));
+    let proof = hmac::sign(&hmac_key, &proof_input(&exporter, &public_key, &member, replaces));
     let request = encode(&Request {
         token: token.id.clone(),
         public_key: Blob(public_key.into()),
         member: Blob(member.into()),
         clock_ms: world.clock.now_ms(),
         proof: Blob(bytes::Bytes::copy_from_slice(proof.as_ref())),
+        replaces: replaces.into(),
     });
 
     let mut once = Some(hyper_util::rt::TokioIo::new(stream));

@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `cluster.rs`, `options.rs`, `error.rs` | the door, what it needs, what can go wrong |
+//! | `start.rs`, `founding.rs`, `renewal.rs` | a member starts, a cluster begins, certificates are replaced |
 //! | `forward.rs`, `read.rs` | a command's way into the log; reading what is certainly current |
 //! | `membership.rs`, `join.rs`, `token.rs` | who votes; how a member comes in |
 //! | `apply.rs`, `publish.rs`, `snapshot.rs` | the state machine openraft sees, and the State everybody watches |
@@ -14,11 +15,14 @@
 //! | `peers/` | members calling members |
 //! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
-//! | `status.rs`, `metrics.rs`, `tasks.rs` | where a member stands; tasks that die with it |
+//! | `archive/` | backups: taken, read, and made into a cluster again |
+//! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
 //!
 //! Start reading at `cluster.rs`, then follow a command: `forward.rs`, `log.rs`, `apply.rs`.
 
 mod apply;
+pub mod archive;
+mod board;
 mod cluster;
 #[cfg(test)]
 mod conformance;
@@ -27,6 +31,7 @@ mod encode;
 mod encode_samples;
 mod error;
 mod forward;
+mod founding;
 mod identity;
 mod join;
 mod log;
@@ -37,17 +42,21 @@ mod peers;
 mod pki;
 mod publish;
 mod read;
+mod renewal;
 pub mod runtime;
 mod seal;
 mod snapshot;
+mod start;
 mod status;
 mod store;
 mod tasks;
 mod token;
 mod types;
 
-pub use cluster::{Applied, Cluster};
+pub use board::{Board, Report, Seen};
+pub use cluster::{Applied, Cluster, REMOVED};
 pub use error::{ProposeError, ReadError, StartError};
 pub use metrics::Metrics;
 pub use options::{Options, StartAs, Timing};
 pub use status::{Progress, Role, Status};
+pub use world::World;

@@ -4,8 +4,11 @@
 //! |---|---|
 //! | two sets of voters for more than two seconds | finishes the change a former leader began |
 //! | a removed member with a seat | takes the seat away, as long as a majority of the rest is healthy |
+//! | a voter that shall only listen | takes its vote, under the same condition |
+//! | this member itself shall go, or be left alone | hands leadership over |
 //! | a member without a seat | seats it as a learner |
-//! | learners that have caught up and stayed so | lets them vote |
+//! | learners that have caught up and stayed so, and reach the voters and are reached | lets them vote |
+//! | a member that was admitted and never came up | removes it after a quarter of an hour |
 //!
 //! Numbers of voters are kept odd: 1, 3, 5, 7. One learner beside an odd number of at least three waits for another; it
 //! is a warm standby that takes the place of a removed voter at once. Two voters are passed through on the way from one
@@ -18,7 +21,7 @@ use std::{
 };
 
 use openraft::{ChangeMembers, async_runtime::WatchReceiver};
-use state_machine::{Command, JoinRole, MemberId, MemberState, State};
+use state_machine::{Command, JoinRole, Member, MemberId, MemberState, State, Timestamp};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -38,6 +41,9 @@ const VOTERS_MAX: usize = 7;
 const JOINT_FOR: Duration = Duration::from_secs(2);
 const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 
+/// A member that was admitted comes up in seconds; one that did not in this time will not.
+const COME_UP_WITHIN: Duration = Duration::from_secs(15 * 60);
+
 /// What the loop remembers between two looks.
 #[derive(Default)]
 struct Memory {
@@ -52,6 +58,8 @@ enum Step {
     FinishChange,
     HandOver,
     Unseat { member: MemberId, voter: bool },
+    Demote(MemberId),
+    Forget(MemberId),
     Seat { member: MemberId, seat: Seat },
     Promote(BTreeSet<u64>),
 }
@@ -92,10 +100,66 @@ fn next_step(core: &Core, status: &Status, memory: &mut Memory) -> Option<Step> 
     let stable = Duration::from_millis(core.dialer.timing.heartbeat_ms * 20);
     let fresh = core.dialer.silence() * 4;
     remember_ready(memory, status, fresh, now);
-    let ready = |member: &MemberId| memory.ready_since.get(member).is_some_and(|since| now - *since >= stable);
+    let ready = |member: &MemberId| {
+        memory.ready_since.get(member).is_some_and(|since| now - *since >= stable)
+            && unreached(core, status, fresh, *member).is_empty()
+    };
     unseat(core.me, &state, &membership, status, fresh)
+        .or_else(|| demote(core.me, &state, status, fresh))
+        .or_else(|| step_aside(core.me, &state, status, fresh))
         .or_else(|| seat(&state, &membership))
-        .or_else(|| promote(&membership, status, fresh, ready))
+        .or_else(|| promote(&state, status, fresh, ready))
+        .or_else(|| forget(&state, core.stamp()))
+}
+
+/// Voters that `learner` does not reach, or that do not reach it, as they said a moment ago. A voter that is silent
+/// itself does not count.
+pub fn unreached(core: &Core, status: &Status, fresh: Duration, learner: MemberId) -> Vec<MemberId> {
+    let Some(its) = core.boards.report_of(learner) else { return status.voters.clone() };
+    let cut_off = |voter: &&MemberId| {
+        if **voter == core.me {
+            return !its.reaches.contains(&core.me.0);
+        }
+        let heard = status.members.get(voter).and_then(|progress| progress.last_contact);
+        let theirs = core.boards.report_of(**voter);
+        heard.is_some_and(|silence| silence < fresh)
+            && !(its.reaches.contains(&voter.0) && theirs.is_some_and(|theirs| theirs.reaches.contains(&learner.0)))
+    };
+    status.voters.iter().filter(cut_off).copied().collect()
+}
+
+/// The role a member shall have; `None` when State does not know it.
+fn wished(state: &State, member: MemberId) -> Option<JoinRole> {
+    state.member(member).filter(|known| known.state == MemberState::Active).map(|known| known.role)
+}
+
+/// Enough healthy voters are left without `member`.
+fn can_spare(status: &Status, fresh: Duration, member: MemberId) -> bool {
+    let left = status.voters.len() - 1;
+    left > 0 && healthy(status, fresh, Some(member)) > left / 2
+}
+
+fn demote(me: MemberId, state: &State, status: &Status, fresh: Duration) -> Option<Step> {
+    let listens = |voter: &&MemberId| wished(state, **voter) == Some(JoinRole::Learner);
+    let voter = *status.voters.iter().find(listens)?;
+    can_spare(status, fresh, voter).then_some(if voter == me { Step::HandOver } else { Step::Demote(voter) })
+}
+
+/// A leader that shall be left alone lets another lead, if one can.
+fn step_aside(me: MemberId, state: &State, status: &Status, fresh: Duration) -> Option<Step> {
+    let draining = |member: MemberId| state.member(member).is_some_and(|known| known.draining);
+    let heard = |voter: &MemberId| {
+        status.members.get(voter).and_then(|progress| progress.last_contact).is_some_and(|silence| silence < fresh)
+    };
+    let other = status.voters.iter().any(|voter| *voter != me && heard(voter) && !draining(*voter));
+    (draining(me) && other).then_some(Step::HandOver)
+}
+
+fn forget(state: &State, now: Timestamp) -> Option<Step> {
+    let never_came = |member: &&Arc<Member>| {
+        member.state == MemberState::Active && member.incarnation == 0 && member.joined_at.after(COME_UP_WITHIN) <= now
+    };
+    state.members().values().find(never_came).map(|member| Step::Forget(member.id))
 }
 
 fn remember_ready(memory: &mut Memory, status: &Status, fresh: Duration, now: Instant) {
@@ -130,11 +194,8 @@ fn unseat(me: MemberId, state: &State, membership: &Membership, status: &Status,
     let removed = |id: &u64| state.member(MemberId(*id)).is_some_and(|known| known.state == MemberState::Removed);
     let member = membership.nodes().map(|(id, _)| *id).find(removed).map(MemberId)?;
     let voter = status.voters.contains(&member);
-    if voter {
-        let left = status.voters.len() - 1;
-        if left == 0 || healthy(status, fresh, Some(member)) < left / 2 + 1 {
-            return None;
-        }
+    if voter && !can_spare(status, fresh, member) {
+        return None;
     }
     if member == me { Some(Step::HandOver) } else { Some(Step::Unseat { member, voter }) }
 }
@@ -144,19 +205,13 @@ fn seat(state: &State, membership: &Membership) -> Option<Step> {
         .members()
         .values()
         .find(|member| member.state == MemberState::Active && membership.get_node(&member.id.0).is_none())?;
-    let learner_only =
-        state.join_tokens().values().any(|token| token.used_by == Some(newcomer.id) && token.role == JoinRole::Learner);
+    let learner_only = newcomer.role == JoinRole::Learner;
     let seat = Seat { address: newcomer.peer_address.clone(), learner_only };
     Some(Step::Seat { member: newcomer.id, seat })
 }
 
-fn promote(
-    membership: &Membership,
-    status: &Status,
-    fresh: Duration,
-    ready: impl Fn(&MemberId) -> bool,
-) -> Option<Step> {
-    let may_vote = |member: &MemberId| membership.get_node(&member.0).is_some_and(|seat| !seat.learner_only);
+fn promote(state: &State, status: &Status, fresh: Duration, ready: impl Fn(&MemberId) -> bool) -> Option<Step> {
+    let may_vote = |member: &MemberId| wished(state, *member) == Some(JoinRole::Voter);
     let mut candidates: Vec<MemberId> =
         status.learners.iter().filter(|learner| may_vote(learner) && ready(learner)).copied().collect();
     let voters = status.voters.len();
@@ -192,6 +247,17 @@ async fn take(core: &Arc<Core>, step: Step) {
         Step::FinishChange => {
             timeout(CHANGE_WITHIN, raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true)).await
         }
+        Step::Forget(id) => {
+            let command = Command::RemoveMember { id };
+            if let Err(error) = core.propose(core.new_request(), "never came up", command).await {
+                tracing::warn!(%error, "a member that never came up could not be removed yet");
+            }
+            return;
+        }
+        Step::Demote(member) => {
+            let change = ChangeMembers::RemoveVoters(BTreeSet::from([member.0]));
+            timeout(CHANGE_WITHIN, raft.change_membership(change, true)).await
+        }
         Step::Unseat { member, voter: true } => {
             let change = ChangeMembers::RemoveVoters(BTreeSet::from([member.0]));
             timeout(CHANGE_WITHIN, raft.change_membership(change, false)).await
@@ -226,7 +292,7 @@ impl Core {
         let fresh = self.dialer.silence() * 4;
         let fit = |member: &MemberId| {
             *member != self.me
-                && state.member(*member).is_none_or(|known| known.state == MemberState::Active)
+                && state.member(*member).is_none_or(|known| known.state == MemberState::Active && !known.draining)
                 && status
                     .members
                     .get(member)
@@ -270,8 +336,32 @@ impl Core {
         result.map_err(ProposeError::Impossible)
     }
 
-    /// Fences a member for ever and takes its seat.
-    pub async fn remove_member(self: &Arc<Self>, id: MemberId, by: &str) -> Result<(), ProposeError> {
+    /// Why a member must not be removed now, as the leader sees it; nothing when it may.
+    fn against_removal(&self, id: MemberId) -> Option<String> {
+        let (status, board) = (self.status(), self.board());
+        if !status.voters.contains(&id) {
+            return None;
+        }
+        let left = status.voters.len() - 1;
+        let fresh = self.dialer.silence() * 4;
+        let silence = |member: &MemberId| board.members.get(member).and_then(|seen| seen.last_contact);
+        let heard = |member: &&MemberId| {
+            **member != id && (**member == self.me || silence(member).is_some_and(|silence| silence < fresh))
+        };
+        let healthy = status.voters.iter().filter(heard).count();
+        (healthy <= left / 2).then(|| {
+            format!(
+                "without it only {healthy} of {left} voters would answer, and writes would stop; \
+                 start the silent members first (hsraft members names them), or say --force"
+            )
+        })
+    }
+
+    /// Fences a member for ever and takes its seat. Refused when the rest could not go on, unless `force`.
+    pub async fn remove_member(self: &Arc<Self>, id: MemberId, force: bool, by: &str) -> Result<(), ProposeError> {
+        if !force && let Some(why) = self.against_removal(id) {
+            return Err(ProposeError::Impossible(why));
+        }
         if self.leadership.borrow().leader == Some(id) {
             self.transfer_leader(None).await?;
         }
@@ -295,3 +385,6 @@ impl Core {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,8 @@ pub struct Options {
     pub start: StartAs,
     /// A snapshot after so many log entries.
     pub snapshot_every: u64,
+    /// Where this member keeps backups; none: nowhere.
+    pub backup: Option<PathBuf>,
     /// Raft's own runtime in production; none: the current one.
     pub runtime: Option<tokio::runtime::Handle>,
 }
@@ -34,7 +36,8 @@ pub enum StartAs {
     /// Continue, or found a cluster when the folder is empty. The secrets are sealed before they enter the log.
     FoundIfEmpty { settings: Settings, secrets: Vec<(String, Vec<u8>)> },
     /// Continue, or join a cluster when the folder is empty.
-    Join { address: Vec<String>, token: String },
+    /// `replaces`: the name of a member that is gone and whose place this one takes; empty for none.
+    Join { address: Vec<String>, token: String, replaces: String },
     /// Continue, or fail.
     Continue,
 }

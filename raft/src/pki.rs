@@ -255,6 +255,12 @@ impl MemberTls {
         Ok(MemberTls { server: Arc::new(server), client: Arc::new(client), shown })
     }
 
+    /// The certificate that is shown.
+    pub fn certificate(&self) -> Option<Vec<u8>> {
+        let shown = self.shown.0.read().expect("nobody panics while holding a certificate");
+        shown.cert.first().map(|der| der.to_vec())
+    }
+
     /// Shows another certificate from now on.
     pub fn replace(&self, certificate: &[u8], key: &[u8], authority: &[u8]) -> Result<(), PkiError> {
         let next = certified(certificate, authority, key)?;

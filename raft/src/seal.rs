@@ -5,7 +5,7 @@ use chacha20poly1305::{
     ChaCha20Poly1305, KeyInit,
     aead::{Aead, Payload},
 };
-use state_machine::SealedSecret;
+use state_machine::{SealedSecret, State};
 use world::Entropy;
 use zeroize::Zeroizing;
 
@@ -15,6 +15,12 @@ const KEY_ID: u32 = 1;
 /// The cluster's sealing key. Every member has it; it never enters the log.
 #[derive(Clone)]
 pub struct SealingKey(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SealingKey")
+    }
+}
 
 /// A sealed secret does not open with this key.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +63,12 @@ impl SealingKey {
         let payload = Payload { msg: &sealed.ciphertext, aad: name.as_bytes() };
         self.cipher().decrypt((&nonce).into(), payload).map(Zeroizing::new).map_err(|_| failed())
     }
+}
+
+/// A secret of the cluster as a State has it.
+pub fn unseal(sealing: &SealingKey, state: &State, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let sealed = state.secrets().get(name)?;
+    sealing.unseal(name, sealed).inspect_err(|error| tracing::error!(%error, "unsealing failed")).ok()
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub fn base32(bytes: &[u8]) -> String {
     text
 }
 
-fn from_base32(text: &str) -> Option<Vec<u8>> {
+/// Reads [`base32`].
+pub fn from_base32(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
     let (mut buffer, mut bits) = (0u32, 0);
     for letter in text.bytes() {

@@ -61,6 +61,11 @@ async fn a_flipped_byte_in_the_log_is_noticed() {
     });
     assert_eq!(code(place.try_again().await), 40);
     assert_eq!(code(place.try_again().await), 40, "and nothing was repaired by looking");
+    let report = place.world.disk.read(&place.data_dir().join("quarantine.txt")).unwrap().unwrap();
+    let report = String::from_utf8(report).unwrap();
+    assert!(
+        report.contains("storage integrity") && report.contains("hsraft join HOST:PORT --token hsr1.… --replace hs1")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

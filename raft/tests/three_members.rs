@@ -92,7 +92,7 @@ async fn a_removed_member_is_fenced_and_another_takes_its_place() {
     let places = places();
     let [one, two, three] = three(&places).await;
     let id = three.me();
-    two.remove_member(id).await.unwrap();
+    two.remove_member(id, false, "test").await.unwrap();
     assert_eq!(soon("the removed member notices", three.fatal()).await, "this member was removed from the cluster");
     assert_eq!(one.confirm().await.unwrap().member(id).unwrap().state, MemberState::Removed);
     voters(&one, 2).await;
@@ -116,4 +116,102 @@ async fn a_learner_stays_a_learner() {
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let status = one.status();
     assert_eq!((status.voters.len(), status.learners), (1, vec![two.me()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_shows_the_same_table() {
+    let places = places();
+    let members = three(&places).await;
+    let leader = members[0].leader().unwrap();
+    for member in &members {
+        soon("a fresh view", async {
+            loop {
+                let board = member.board();
+                let told = board.members.values().filter(|seen| seen.report.is_some()).count();
+                if board.by == Some(leader)
+                    && told == 3
+                    && board.members.values().all(|seen| seen.last_contact.is_some())
+                {
+                    assert!(board.members.values().all(|seen| seen.report.as_ref().unwrap().certificate_ends_ms > 0));
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+    // Alone, a member knows nothing new and says how old its knowledge is.
+    let mut followers: Vec<_> = members.into_iter().filter(|member| member.me() != leader).collect();
+    let alone = followers.pop().unwrap();
+    drop(followers);
+    soon("the view grows old", async {
+        while alone.board().age < std::time::Duration::from_millis(1500) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert_eq!(alone.board().by, Some(leader), "the last leader's view is kept");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_of_a_folder_is_recognised() {
+    let places = places();
+    let [one, two, three] = three(&places).await;
+    three.shutdown().await;
+    drop(three);
+    let copy = Place { folder: tempfile::tempdir().unwrap(), ..Place::new("hs3") };
+    copy_folder(&places[2].data_dir(), &copy.data_dir(), &copy.world);
+    let id = {
+        let three = places[2].again().await;
+        write(&three, "later").await;
+        same(&one, &three).await;
+        three.shutdown().await;
+        three.me()
+    };
+    for _ in 0..3 {
+        let error = copy.again_if_let().await.unwrap_err();
+        assert_eq!(error.exit_code(), 40, "{error}");
+        assert!(error.to_string().contains("from an earlier day"), "{error}");
+    }
+    // The true folder goes on, and nobody noticed.
+    let three = places[2].again().await;
+    assert_eq!(three.me(), id);
+    write(&three, "still-here").await;
+    same(&two, &three).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_member_is_replaced_and_its_folder_stays_out() {
+    let places = places();
+    let [one, two, three] = three(&places).await;
+    let named = || one.create_join_token(std::time::Duration::from_secs(60), "hs3", JoinRole::Voter, "test");
+    let new = Place::new("hs3");
+    let error = new.try_replace(&one, &named().await.unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("not gone"), "{error}");
+    let old = three.me();
+    three.shutdown().await;
+    drop(three);
+    status_where(&one, "silence", |_| true).await;
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    let token = named().await.unwrap();
+    let member = new.try_replace(&two, &token).await.unwrap();
+    voters(&member, 3).await;
+    assert!(member.me() > old && !member.status().voters.contains(&old));
+    write(&member, "replaced").await;
+    // It was down when it was removed; its certificate is still good, and opens nothing.
+    assert_eq!(places[2].again_if_let().await.unwrap_err().exit_code(), 14);
+    drop(two);
+    write(&member, "two-of-three").await;
+}
+
+fn copy_folder(from: &std::path::Path, to: &std::path::Path, world: &world::World) {
+    world.disk.create_dir_all(to).unwrap();
+    for name in world.disk.list(from).unwrap() {
+        if from.join(&name).is_dir() {
+            copy_folder(&from.join(&name), &to.join(&name), world);
+        } else if name != "lock" && name != "LOCK" {
+            let bytes = world.disk.read(&from.join(&name)).unwrap().unwrap();
+            world.disk.write(&to.join(&name), &bytes).unwrap();
+        }
+    }
 }

@@ -69,12 +69,17 @@ impl State {
             Command::Found { cluster_id, member, settings, secrets } => {
                 self.found(cluster_id, member, settings, secrets)
             }
+            Command::Refound { cluster_id, member, secrets } => self.refound(cluster_id, member, secrets),
             Command::ApplySettings { settings } => self.apply_settings(settings),
             Command::CreateJoinToken { token } => self.create_join_token(token),
             Command::RevokeJoinToken { id } => self.revoke_join_token(&id),
-            Command::AdmitMember { token, member } => self.admit_member(MemberId(stamp.revision.0), &token, member),
+            Command::AdmitMember { token, member, replaces } => {
+                self.admit_member(MemberId(stamp.revision.0), &token, member, &replaces)
+            }
             Command::AnnounceMember { member } => self.announce_member(member),
             Command::RemoveMember { id } => self.remove_member(id),
+            Command::SetMemberRole { id, role } => self.set_member_role(id, role),
+            Command::SetMemberDraining { id, draining } => self.set_member_draining(id, draining),
             Command::PutSecret { name, secret } => self.replace_secret(name, secret),
             Command::SetDerpRegions { regions } => self.set_derp_regions(regions),
 

@@ -40,6 +40,13 @@ pub enum Command {
         settings: Settings,
         secrets: Vec<(String, SealedSecret)>,
     },
+    /// The same tailnet goes on as another cluster of one. Never in a log: applied to a backup, or to what is left of a
+    /// member, before a new log begins after it.
+    Refound {
+        cluster_id: String,
+        member: Member,
+        secrets: Vec<(String, SealedSecret)>,
+    },
     ApplySettings {
         settings: Settings,
     },
@@ -53,6 +60,10 @@ pub enum Command {
     AdmitMember {
         token: String,
         member: Member,
+        /// The name of a member that is gone and is removed by this very entry; empty: none. Token and newcomer must
+        /// carry the same name.
+        #[serde(default)]
+        replaces: String,
     },
     /// A member tells what others should know of it (address, relay, version).
     AnnounceMember {
@@ -61,6 +72,16 @@ pub enum Command {
     /// Fences a member for ever.
     RemoveMember {
         id: MemberId,
+    },
+    /// Whether a member shall vote.
+    SetMemberRole {
+        id: MemberId,
+        role: JoinRole,
+    },
+    /// A member shall be left alone, or be used again.
+    SetMemberDraining {
+        id: MemberId,
+        draining: bool,
     },
     PutSecret {
         name: String,

@@ -4,6 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use state_machine::Timestamp;
 
 use super::{
     Format,
@@ -39,7 +40,40 @@ pub enum MemberWord {
     Remove {
         /// Name or id
         member: String,
+        /// Also when the rest could not go on without it
+        #[arg(long)]
+        risk_quorum: bool,
     },
+    /// Let a member vote, as soon as it has caught up
+    #[command(after_help = "Example:\n  hsraft member promote hs4")]
+    Promote {
+        /// Name or id
+        member: String,
+    },
+    /// Let a member follow without a vote
+    #[command(after_help = "Example:\n  hsraft member demote hs4")]
+    Demote {
+        /// Name or id
+        member: String,
+    },
+}
+
+/// `drain` and `undrain`.
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    /// Name or id; without it the member that answers
+    member: Option<String>,
+}
+
+/// `leave`.
+#[derive(Args, Debug)]
+pub struct LeaveArgs {
+    /// How long its clients may take to go elsewhere
+    #[arg(long, default_value = "30s", value_parser = spans::parse)]
+    drain_timeout: Duration,
+    /// Also when the rest could not go on without it
+    #[arg(long)]
+    risk_quorum: bool,
 }
 
 /// What can be done with join tokens.
@@ -107,7 +141,8 @@ pub async fn members(args: MembersArgs, desk: &Desk) -> Result<(), Problem> {
             // Clears the screen.
             desk.output.write("\x1b[2J\x1b[H")?;
         }
-        desk.output.show_ours(&reply, || table(&reply.members).render() + &footer(&reply.summary))?;
+        desk.output
+            .show_ours(&reply, || table(&reply.members, desk.now).render() + &footer(&reply.summary, desk.now))?;
         if !args.watch {
             return Ok(());
         }
@@ -117,13 +152,92 @@ pub async fn members(args: MembersArgs, desk: &Desk) -> Result<(), Problem> {
 
 /// `member …`.
 pub async fn member(word: MemberWord, desk: &Desk) -> Result<(), Problem> {
-    let MemberWord::Remove { member } = word;
-    if !desk.agreed(&format!("Remove member {member} for ever? Its data folder will be worthless.")) {
-        return super::users::declined(desk, "Member not removed");
+    match word {
+        MemberWord::Remove { member, risk_quorum } => {
+            if !desk.agreed(&format!("Remove member {member} for ever? Its data folder will be worthless.")) {
+                return super::users::declined(desk, "Member not removed");
+            }
+            remove(&member, risk_quorum, desk).await?;
+            desk.output.done("Member removed")
+        }
+        MemberWord::Promote { member } => {
+            set_role(&member, "voter", desk).await?;
+            desk.output.done("It votes once it has caught up and the number of voters stays odd; see: hsraft members")
+        }
+        MemberWord::Demote { member } => {
+            set_role(&member, "learner", desk).await?;
+            desk.output.done("It loses its vote as soon as the rest can spare it; see: hsraft members")
+        }
     }
-    desk.client.delete::<Value>(&format!("/api/v1/cluster/members/{}", escape(&member))).await?;
-    desk.output.done("Member removed")
 }
+
+async fn set_role(member: &str, role: &str, desk: &Desk) -> Result<(), Problem> {
+    let path = format!("/api/v1/cluster/members/{}/role", escape(member));
+    desk.client.post::<Value>(&path, json!({ "role": role })).await.map(|_| ())
+}
+
+async fn remove(member: &str, risk_quorum: bool, desk: &Desk) -> Result<(), Problem> {
+    let path = format!("/api/v1/cluster/members/{}?riskQuorum={risk_quorum}", escape(member));
+    desk.client.delete::<Value>(&path).await.map(|_| ())
+}
+
+async fn list(desk: &Desk) -> Result<Members, Problem> {
+    desk.client.get("/api/v1/cluster/members").await
+}
+
+/// The member that answers.
+async fn this_member(desk: &Desk) -> Result<Member, Problem> {
+    let mine = list(desk).await?.members.into_iter().find(|member| member.me);
+    mine.ok_or_else(|| Problem::new("the member that answers does not belong to the cluster any more"))
+}
+
+/// `drain` and `undrain`.
+pub async fn drain(args: DrainArgs, draining: bool, desk: &Desk) -> Result<(), Problem> {
+    let member = match args.member {
+        Some(member) => member,
+        None => this_member(desk).await?.name,
+    };
+    set_draining(&member, draining, desk).await?;
+    desk.output.done(&match draining {
+        true => format!("{member} leads no more and sends its clients elsewhere; back with: hsraft undrain {member}"),
+        false => format!("{member} is used again"),
+    })
+}
+
+async fn set_draining(member: &str, draining: bool, desk: &Desk) -> Result<(), Problem> {
+    let path = format!("/api/v1/cluster/members/{}/draining", escape(member));
+    desk.client.post::<Value>(&path, json!({ "draining": draining })).await.map(|_| ())
+}
+
+/// `leave`: the member that answers is drained, gives its lead away, and goes for ever.
+pub async fn leave(args: LeaveArgs, desk: &Desk) -> Result<(), Problem> {
+    let mine = this_member(desk).await?;
+    let name = mine.name;
+    if !desk.agreed(&format!("{name} leaves the cluster for ever, and its data folder will be worthless. Go on?")) {
+        return super::users::declined(desk, "It stays");
+    }
+    set_draining(&name, true, desk).await?;
+    desk.output.talk(&format!("{name} sends its clients elsewhere"));
+    let until = tokio::time::Instant::now() + args.drain_timeout;
+    while tokio::time::Instant::now() < until {
+        let Members { members, summary } = list(desk).await?;
+        let Some(mine) = members.iter().find(|member| member.me) else { break };
+        if mine.nodes == 0 && (summary.leader.as_deref() != Some(name.as_str()) || summary.voters == 1) {
+            break;
+        }
+        tokio::time::sleep(LEAVE_LOOKS).await;
+    }
+    if let Err(problem) = remove(&name, args.risk_quorum, desk).await {
+        set_draining(&name, false, desk).await?;
+        return Err(problem);
+    }
+    desk.output.done(&format!(
+        "{name} has left and its process ends (exit code 14); disable its service and delete its data folder"
+    ))
+}
+
+/// Between two looks at whether the clients are gone.
+const LEAVE_LOOKS: Duration = Duration::from_millis(500);
 
 /// `transfer-leader`.
 pub async fn transfer_leader(args: TransferArgs, desk: &Desk) -> Result<(), Problem> {
@@ -178,7 +292,7 @@ pub async fn token(word: TokenWord, desk: &Desk) -> Result<(), Problem> {
 /// `status`; the result is the exit code.
 pub async fn status(desk: &Desk) -> Result<i32, Problem> {
     let status: Status = desk.client.get("/api/v1/cluster/status").await?;
-    desk.output.show_ours(&status, || page(&status))?;
+    desk.output.show_ours(&status, || page(&status, desk.now))?;
     Ok(match status.verdict {
         Verdict::Healthy => exit::OK,
         Verdict::Degraded => exit::FAILED,
@@ -187,7 +301,7 @@ pub async fn status(desk: &Desk) -> Result<i32, Problem> {
 }
 
 /// One screen.
-pub fn page(status: &Status) -> String {
+pub fn page(status: &Status, now: Timestamp) -> String {
     let verdict = match status.verdict {
         Verdict::Healthy => "healthy",
         Verdict::Degraded => "degraded",
@@ -200,10 +314,13 @@ pub fn page(status: &Status) -> String {
          leader {leader} · answered by {me} · log {last_log}, committed {committed}, applied {applied}\n\
          {users} users · {nodes} nodes, {nodes_online} online\n\n"
     );
-    page += &table(&status.members).render();
+    page += &table(&status.members, now).render();
     page += &match status.verdict {
-        Verdict::NoQuorum => format!("quorum {} of {} · not reached\n", status.summary.quorum, status.summary.voters),
-        _ => footer(&status.summary),
+        Verdict::NoQuorum => {
+            let Summary { quorum, voters, .. } = &status.summary;
+            format!("quorum {quorum} of {voters} · not reached\n{}", whose_view(&status.summary))
+        }
+        _ => footer(&status.summary, now),
     };
     for reason in &status.reasons {
         page += &format!("! {reason}\n");
@@ -211,8 +328,21 @@ pub fn page(status: &Status) -> String {
     page
 }
 
-fn table(members: &[Member]) -> Table {
-    let header = ["ID", "Name", "Address", "Role", "State", "Version", "Lag", "Last contact", "Region", "Clients"];
+fn table(members: &[Member], now: Timestamp) -> Table {
+    let header = [
+        "ID",
+        "Name",
+        "Address",
+        "Role",
+        "State",
+        "Version",
+        "Lag",
+        "Last contact",
+        "Cert",
+        "Clock",
+        "Region",
+        "Clients",
+    ];
     let mut table = Table::new(header);
     let dash = || "-".to_owned();
     for member in members {
@@ -225,10 +355,12 @@ fn table(members: &[Member]) -> Table {
             member.name.clone() + if member.me { "*" } else { "" },
             member.peer_address.clone(),
             member.role.clone(),
-            state,
+            if member.draining { format!("{state}, drained") } else { state },
             member.version.clone(),
-            member.lag.map_or_else(dash, |lag| lag.to_string()),
+            lag(member),
             member.last_contact_ms.map_or_else(dash, span),
+            member.certificate_ends.map_or_else(dash, |end| format!("{}d", end.0.saturating_sub(now.0) / DAY_MS)),
+            member.clock_ahead_ms.map_or_else(dash, |ahead| format!("{ahead:+}ms")),
             if member.region_id == 0 { dash() } else { member.region_id.to_string() },
             member.nodes.to_string(),
         ]);
@@ -236,11 +368,43 @@ fn table(members: &[Member]) -> Table {
     table
 }
 
-fn footer(summary: &Summary) -> String {
-    let Summary { voters, quorum, can_lose, term } = summary;
-    let spare = match can_lose {
-        Some(spare) => format!("can lose {spare} more"),
-        None => "ask the leader how many more it can lose".into(),
-    };
-    format!("quorum {quorum} of {voters} · {spare} · term {term}\n")
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
+/// Entries behind; while a newcomer catches up also how fast, and when it will be done.
+fn lag(member: &Member) -> String {
+    match (member.lag, member.per_second, member.eta_secs) {
+        (None, ..) => "-".into(),
+        (Some(lag), Some(rate), Some(eta)) if member.role == "learner" && eta > 0 => {
+            format!("{lag} ({rate}/s, {})", span(eta * 1000))
+        }
+        (Some(lag), ..) => lag.to_string(),
+    }
+}
+
+fn backup_age(at: Timestamp, now: Timestamp) -> String {
+    match at.0 {
+        0 => "not made yet".into(),
+        at => format!("{} ago", span(now.0.saturating_sub(at))),
+    }
+}
+
+fn footer(summary: &Summary, now: Timestamp) -> String {
+    let Summary { voters, quorum, can_lose, term, leader, .. } = summary;
+    let spare = can_lose.map_or_else(String::new, |spare| format!(" · can lose {spare} more"));
+    let leader = leader.as_deref().unwrap_or("nobody");
+    let backup = summary.backup_at.map_or_else(String::new, |at| format!(" · backup {}", backup_age(at, now)));
+    let warnings: String = summary.warnings.iter().map(|warning| format!("! {warning}\n")).collect();
+    format!(
+        "quorum {quorum} of {voters}{spare} · term {term} · {leader} leads{backup}\n{}{warnings}",
+        whose_view(summary)
+    )
+}
+
+/// Nothing when the table shows how the members are now.
+fn whose_view(summary: &Summary) -> String {
+    match &summary.seen_by {
+        _ if summary.is_fresh => String::new(),
+        Some(leader) => format!("lag and contact are as {leader} saw them {} ago\n", span(summary.seen_ms_ago)),
+        None => "no leader was heard of since this member started: how the others are is not known\n".into(),
+    }
 }

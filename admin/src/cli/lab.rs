@@ -200,7 +200,7 @@ fn status_page(report: &Report) -> String {
         table.row([member.name.clone(), process, member.url.clone(), member.log.clone()]);
     }
     let cluster = match &report.cluster {
-        Some(status) => super::cluster::page(status),
+        Some(status) => super::cluster::page(status, crate::files::now()),
         None => "no member answers\n".into(),
     };
     format!("{}\n{cluster}", table.render())

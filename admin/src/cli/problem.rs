@@ -14,6 +14,8 @@ pub mod exit {
     pub const NO_QUORUM: i32 = 3;
     /// A join token that is unknown, used or expired.
     pub const TOKEN: i32 = 10;
+    /// A backup is damaged, or does not open.
+    pub const BACKUP: i32 = 41;
     /// Nobody answers at that address.
     pub const UNREACHABLE: i32 = 12;
     /// The laboratory did not come up in time; safe to run again.

@@ -174,7 +174,13 @@ fn happen(lone: &Arc<Lone>, deed: &str) -> String {
             return String::new();
         }
         ["member", name, token, silence] => {
-            let contact = Contact { lag: Some(2), silent_for: Some(spans::parse(silence).unwrap()) };
+            let contact = Contact {
+                lag: Some(2),
+                silent_for: Some(spans::parse(silence).unwrap()),
+                clock_ahead_ms: Some(-1),
+                certificate_ends: Some(lone.now().after(Duration::from_secs(27 * 86_400 + 3600))),
+                ..Contact::default()
+            };
             let member = Member {
                 name: name.into(),
                 peer_address: format!("{name}:7443"),
@@ -182,7 +188,7 @@ fn happen(lone: &Arc<Lone>, deed: &str) -> String {
                 feature_level: state_machine::FEATURE_LEVEL,
                 ..Member::default()
             };
-            let answer = lone.apply(Command::AdmitMember { token: token.into(), member });
+            let answer = lone.apply(Command::AdmitMember { token: token.into(), member, replaces: String::new() });
             if let Ok(state_machine::Outcome::Member(id)) = answer {
                 lone.contacts.lock().unwrap().push((id, contact));
             }
@@ -319,11 +325,29 @@ fn words_of_headscale() {
         "members",
         "members --watch",
         "member remove hs2",
+        "member remove hs2 --risk-quorum --yes",
+        "member promote hs4",
+        "member demote hs4",
+        "drain",
+        "drain hs2",
+        "undrain hs2",
+        "leave --drain-timeout 1m",
+        "join a:1 --token t --replace hs3",
         "status -o yaml",
         "token create --ttl 1h --name hs2 --role learner",
         "token list",
         "token revoke abc",
         "transfer-leader",
+        "snapshot save x.hsfull",
+        "snapshot list /backup",
+        "snapshot inspect x.hsfull",
+        "snapshot verify /backup --restore-dry-run --recovery-key-file k",
+        "snapshot prune /backup --keep 24h,7d,4w",
+        "snapshot restore /backup --data-dir d --name hs1 --recovery-key-file k --at 2026-09-01T10:00:00Z",
+        "recover plan --survivor a --survivor b",
+        "recover --force-new-cluster --data-dir d --expect-last-log 9 --acknowledge-data-loss",
+        "recovery-key create",
+        "recovery-key confirm hsrk1-x",
         "transfer-leader --to hs2",
         "lab up",
         "lab up --members 3 --dir x --base-port 9000 -o json",

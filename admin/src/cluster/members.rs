@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State as Shared},
 };
 use serde::Deserialize;
-use state_machine::{MemberId, MemberState, State};
+use state_machine::{Command, JoinRole, MemberId, MemberState, State};
 
 use super::view::{self, Members, Status};
 use crate::{
@@ -58,11 +58,59 @@ pub(crate) async fn transfer_leader(
     Ok(Reply(Empty {}))
 }
 
-/// `DELETE /cluster/members/{id}`: for ever; the id never comes back.
+/// What a member shall be.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct RoleWish {
+    /// `voter` or `learner`.
+    role: String,
+}
+
+/// `POST /cluster/members/{id}/role`: the leader makes it so when it is safe.
+pub(crate) async fn set_role(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Json(wish): Json<RoleWish>,
+) -> Result<Reply<Empty>, ApiError> {
+    let id = find(&*api.current().await?, &id)?;
+    let role = match wish.role.as_str() {
+        "voter" => JoinRole::Voter,
+        "learner" => JoinRole::Learner,
+        other => return Err(ApiError::invalid(format!("role is {other:?}; it can be voter or learner"))),
+    };
+    tracing::info!(by = caller.by, member = %id, ?role, "member shall have another role");
+    api.propose(&caller, Command::SetMemberRole { id, role }).await?;
+    Ok(Reply(Empty {}))
+}
+
+/// Whether a member shall be left alone.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct DrainWish {
+    draining: bool,
+}
+
+/// `POST /cluster/members/{id}/draining`.
+pub(crate) async fn set_draining(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Json(wish): Json<DrainWish>,
+) -> Result<Reply<Empty>, ApiError> {
+    let id = find(&*api.current().await?, &id)?;
+    tracing::info!(by = caller.by, member = %id, draining = wish.draining, "member shall be drained, or used again");
+    api.propose(&caller, Command::SetMemberDraining { id, draining: wish.draining }).await?;
+    Ok(Reply(Empty {}))
+}
+
+/// `DELETE /cluster/members/{id}`: for ever; the id never comes back. `?riskQuorum=true`: also when the rest could not
+/// go on.
 pub(crate) async fn remove(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
+    query: Query,
 ) -> Result<Reply<Empty>, ApiError> {
     let id = find(&*api.current().await?, &id)?;
     let standing = api.backend.standing();
@@ -70,7 +118,7 @@ pub(crate) async fn remove(
         return Err(ApiError::invalid("this is the last voter; a cluster needs one"));
     }
     tracing::info!(by = caller.by, member = %id, "member shall be removed");
-    api.backend.remove_member(id).await?;
+    api.backend.remove_member(id, query.is_true("riskQuorum"), &caller.by).await?;
     Ok(Reply(Empty {}))
 }
 

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{Cluster, ProposeError, ReadError};
-use state_machine::{Answer, Command, JoinRole, MemberId, State};
+use state_machine::{Answer, Command, JoinRole, MemberId, State, Timestamp};
 
-use super::view::{Contact, Standing};
+use super::view::{Backup, Contact, Standing};
 use crate::backend::{Backend, Failure};
 
 impl From<ProposeError> for Failure {
@@ -45,9 +45,20 @@ impl Backend for Cluster {
     }
 
     fn standing(&self) -> Standing {
-        let status = self.status();
-        let contact =
-            |progress: &raft::Progress| Contact { lag: Some(progress.lag), silent_for: progress.last_contact };
+        let (status, board) = (self.status(), self.board());
+        let contact = |seen: &raft::Seen| Contact {
+            lag: Some(seen.lag),
+            silent_for: seen.last_contact,
+            per_second: seen.per_second,
+            clock_ahead_ms: seen.clock_ahead_ms,
+            backup: seen.report.as_ref().and_then(|report| report.backup.clone()).map(|backup| Backup {
+                archived_at: Timestamp(backup.archived_at_ms),
+                full_at: Timestamp(backup.full_at_ms),
+                error: backup.error,
+            }),
+            reaches: seen.report.as_ref().map(|report| report.reaches.iter().copied().map(MemberId).collect()),
+            certificate_ends: seen.report.as_ref().map(|report| Timestamp(report.certificate_ends_ms)),
+        };
         Standing {
             me: status.me,
             leader: status.leader,
@@ -57,7 +68,9 @@ impl Backend for Cluster {
             last_log: status.last_log.unwrap_or_default(),
             committed: status.committed.unwrap_or_default(),
             applied: status.applied.unwrap_or_default(),
-            contacts: status.members.iter().map(|(id, progress)| (*id, contact(progress))).collect(),
+            contacts: board.members.iter().map(|(id, seen)| (*id, contact(seen))).collect(),
+            seen_by: board.by,
+            seen_ago: board.age,
         }
     }
 
@@ -75,7 +88,19 @@ impl Backend for Cluster {
         Box::pin(async move { Ok(Cluster::transfer_leader(self, to).await?) })
     }
 
-    fn remove_member(&self, id: MemberId) -> BoxFuture<'_, Result<(), Failure>> {
-        Box::pin(async move { Ok(Cluster::remove_member(self, id).await?) })
+    fn full_backup(&self) -> Result<(String, Vec<u8>), Failure> {
+        Ok(Cluster::full_backup(self))
+    }
+
+    fn create_recovery_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(async move { Ok(Cluster::create_recovery_key(self, by).await?.to_string()) })
+    }
+
+    fn is_recovery_key(&self, text: &str) -> bool {
+        Cluster::is_recovery_key(self, text)
+    }
+
+    fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move { Ok(Cluster::remove_member(self, id, force, by).await?) })
     }
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use state_machine::{MemberId, MemberState, State, Timestamp};
+use state_machine::{JoinRole, MemberId, MemberState, State, Timestamp};
 
 use crate::v1::types::{id, moment};
 
@@ -21,19 +21,56 @@ pub struct Standing {
     pub last_log: u64,
     pub committed: u64,
     pub applied: u64,
-    /// Only the leader knows: how far each other member is and when it last answered.
+    /// How the leader sees every member: how far it is and when it last answered.
     pub contacts: BTreeMap<MemberId, Contact>,
+    /// Whose view that is; none when no leader was heard of since this member started.
+    pub seen_by: Option<MemberId>,
+    /// How old the view is.
+    pub seen_ago: Duration,
 }
 
-/// What the leader knows of another member.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// Members hear from the leader once a second; a view older than this says nothing about now.
+const FRESH: Duration = Duration::from_secs(3);
+
+impl Standing {
+    /// What is known of the others is how they are now.
+    pub fn is_fresh(&self) -> bool {
+        self.seen_by.is_some() && self.seen_ago <= FRESH
+    }
+}
+
+/// What the leader knows of a member.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contact {
     /// Entries it lacks.
     pub lag: Option<u64>,
     /// How long ago it answered.
     pub silent_for: Option<Duration>,
+    /// Entries it took a second, lately.
+    pub per_second: Option<u64>,
+    /// How far its clock is ahead of the leader's.
+    pub clock_ahead_ms: Option<i64>,
+    /// How its backup stands; none: it keeps none.
+    pub backup: Option<Backup>,
+    /// Members that answered it a moment ago.
+    pub reaches: Option<BTreeSet<MemberId>>,
+    /// When the certificate it shows to other members ends.
+    pub certificate_ends: Option<Timestamp>,
 }
 
+/// How a member's backup stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Backup {
+    /// When everything it had applied was last archived.
+    pub archived_at: Timestamp,
+    /// When its newest full was written.
+    pub full_at: Timestamp,
+    /// Why the last attempt failed; empty when it did not.
+    pub error: String,
+}
+
+/// A backup that is older is worth a word.
+const BACKUP_OLD: Duration = Duration::from_secs(60);
 /// Longer silence is worth a word.
 const SILENT: Duration = Duration::from_secs(5);
 /// A lag beyond this many entries is worth a word.
@@ -53,10 +90,25 @@ pub struct Member {
     pub role: String,
     /// `leader`, `follower`, `unreachable`, `unknown` or `removed`.
     pub state: String,
+    /// It leads no more, says it is not ready, and sends its clients elsewhere.
+    pub draining: bool,
+    /// Voters that it does not reach or that do not reach it: they keep it from voting.
+    pub cut_off_from: Vec<String>,
+    /// When everything this member had applied was last archived; absent when it keeps no backup.
+    #[serde(with = "moment")]
+    pub backup_at: Option<Timestamp>,
     /// The one that answered.
     pub me: bool,
     pub lag: Option<u64>,
+    /// Entries it took a second, lately.
+    pub per_second: Option<u64>,
+    /// When it will have caught up, if it goes on like this.
+    pub eta_secs: Option<u64>,
     pub last_contact_ms: Option<u64>,
+    /// How far its clock is ahead of the leader's.
+    pub clock_ahead_ms: Option<i64>,
+    #[serde(with = "moment")]
+    pub certificate_ends: Option<Timestamp>,
     pub region_id: u32,
     /// Nodes whose stream is open there.
     pub nodes: u64,
@@ -79,9 +131,21 @@ pub struct Summary {
     pub voters: u64,
     /// How many voters it takes to write.
     pub quorum: u64,
-    /// How many more voters may fail; absent where it is not known (the leader knows).
+    /// How many more voters may fail; absent while nobody leads.
     pub can_lose: Option<u64>,
     pub term: u64,
+    pub leader: Option<String>,
+    /// Whose view of the others this is; absent when no leader was heard of since this member started.
+    pub seen_by: Option<String>,
+    /// How old that view is.
+    pub seen_ms_ago: u64,
+    /// It is how they are now.
+    pub is_fresh: bool,
+    /// When everything was last archived, at the member where that is most recent.
+    #[serde(with = "moment")]
+    pub backup_at: Option<Timestamp>,
+    /// What should not stay like this, though the cluster works.
+    pub warnings: Vec<String>,
 }
 
 /// How the cluster is.
@@ -128,7 +192,7 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
     let shown = state.members().values().filter(|member| removed_too || member.state == MemberState::Active);
     let members = shown
         .map(|member| {
-            let contact = standing.contacts.get(&member.id).copied().unwrap_or_default();
+            let contact = standing.contacts.get(&member.id).cloned().unwrap_or_default();
             let is_leader = standing.leader == Some(member.id);
             Member {
                 id: member.id.0,
@@ -138,16 +202,46 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 version: member.version.clone(),
                 role: role(standing, member).into(),
                 state: condition(standing, member).into(),
+                draining: member.draining,
+                cut_off_from: cut_off_from(state, standing, member),
+                backup_at: contact.backup.as_ref().map(|backup| backup.archived_at),
                 me: standing.me == member.id,
                 lag: if is_leader { Some(0) } else { contact.lag },
-                last_contact_ms: contact.silent_for.map(|silence| silence.as_millis() as u64),
+                per_second: contact.per_second,
+                eta_secs: eta_secs(&contact),
+                last_contact_ms: contact.silent_for.filter(|_| !is_leader).map(|silence| silence.as_millis() as u64),
+                clock_ahead_ms: contact.clock_ahead_ms,
+                certificate_ends: contact.certificate_ends,
                 region_id: member.region_id,
                 nodes: streams.get(&member.id).copied().unwrap_or_default(),
                 joined_at: Some(member.joined_at),
             }
         })
         .collect();
-    Members { members, summary: summary(standing) }
+    Members { members, summary: summary(state, standing) }
+}
+
+fn eta_secs(contact: &Contact) -> Option<u64> {
+    let (lag, rate) = (contact.lag.filter(|lag| *lag > 0)?, contact.per_second.filter(|rate| *rate > 0)?);
+    Some(lag.div_ceil(rate))
+}
+
+/// For a learner that shall vote: the healthy voters with which it has no path both ways.
+fn cut_off_from(state: &State, standing: &Standing, member: &state_machine::Member) -> Vec<String> {
+    let id = member.id;
+    if member.role != JoinRole::Voter || !standing.learners.contains(&id) || !standing.is_fresh() {
+        return Vec::new();
+    }
+    let reaches = |from: MemberId, to: MemberId| {
+        let reached = standing.contacts.get(&from).and_then(|contact| contact.reaches.as_ref());
+        reached.is_some_and(|reached| reached.contains(&to))
+    };
+    let silence = |voter: &MemberId| standing.contacts.get(voter).and_then(|contact| contact.silent_for);
+    let healthy = standing.voters.iter().filter(|voter| silence(voter).is_some_and(|silence| silence <= SILENT));
+    healthy
+        .filter(|voter| !(reaches(id, **voter) && reaches(**voter, id)))
+        .map(|voter| name_of(state, *voter))
+        .collect()
 }
 
 fn role(standing: &Standing, member: &state_machine::Member) -> &'static str {
@@ -165,24 +259,68 @@ fn condition(standing: &Standing, member: &state_machine::Member) -> &'static st
         _ if member.state == MemberState::Removed => "removed",
         _ if standing.leader == Some(member.id) => "leader",
         _ if standing.me == member.id => "follower",
+        _ if !standing.is_fresh() => "unknown",
         Some(silence) if silence <= SILENT => "follower",
-        Some(_) => "unreachable",
-        // The leader has never heard of it; another member cannot know.
-        None if standing.leader == Some(standing.me) && contact.is_some() => "unreachable",
-        None => "unknown",
+        // Silent, or the leader has never heard of it.
+        _ if contact.is_some() => "unreachable",
+        _ => "unknown",
     }
 }
 
-fn summary(standing: &Standing) -> Summary {
+fn name_of(state: &State, id: MemberId) -> String {
+    state.member(id).map_or_else(|| format!("member {id}"), |member| member.name.clone())
+}
+
+/// Said until they are dealt with.
+fn warnings(state: &State, standing: &Standing) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let backups: Vec<(MemberId, &Backup)> =
+        standing.contacts.iter().filter_map(|(id, contact)| Some((*id, contact.backup.as_ref()?))).collect();
+    if backups.is_empty() && standing.is_fresh() {
+        warnings.push(
+            "no member keeps a backup: the loss of all of them would be final; set cluster.backup_dir on at least one"
+                .into(),
+        );
+    }
+    // State has the time of the last command; the newest backup is a better clock for the others than that.
+    let newest = backups.iter().map(|(_, backup)| backup.archived_at).max().unwrap_or_default();
+    for (id, backup) in &backups {
+        let name = name_of(state, *id);
+        if !backup.error.is_empty() {
+            warnings.push(format!("the backup of {name} fails: {}", backup.error));
+        } else if backup.archived_at.after(BACKUP_OLD) < newest {
+            warnings.push(format!("the backup of {name} stands still since {}: look at its log", backup.archived_at));
+        }
+    }
+    if !backups.is_empty() && !state.secrets().contains_key(raft::archive::RECOVERY_SECRET) {
+        warnings.push(
+            "there is no recovery key: only a member's file sealing.key would open a backup; hsraft recovery-key create".into(),
+        );
+    }
+    warnings
+}
+
+fn summary(state: &State, standing: &Standing) -> Summary {
     let voters = standing.voters.len() as u64;
     let quorum = voters / 2 + 1;
-    let leads = standing.leader == Some(standing.me);
+    let is_fresh = standing.is_fresh();
     let heard = |id: &&MemberId| {
         **id == standing.me
             || standing.contacts.get(id).and_then(|contact| contact.silent_for).is_some_and(|silence| silence <= SILENT)
     };
     let reachable = standing.voters.iter().filter(heard).count() as u64;
-    Summary { voters, quorum, can_lose: leads.then(|| reachable.saturating_sub(quorum)), term: standing.term }
+    Summary {
+        voters,
+        quorum,
+        can_lose: is_fresh.then(|| reachable.saturating_sub(quorum)),
+        term: standing.term,
+        leader: standing.leader.map(|id| name_of(state, id)),
+        seen_by: standing.seen_by.map(|id| name_of(state, id)),
+        seen_ms_ago: standing.seen_ago.as_millis() as u64,
+        is_fresh,
+        backup_at: standing.contacts.values().filter_map(|contact| Some(contact.backup.as_ref()?.archived_at)).max(),
+        warnings: warnings(state, standing),
+    }
 }
 
 /// One screen about the cluster. `has_quorum`: a read that must be current went through a moment ago.
@@ -193,10 +331,7 @@ pub fn status(state: &State, standing: &Standing, has_quorum: bool) -> Status {
         false => Standing { leader: None, ..standing.clone() },
     };
     let Members { members, summary } = members(state, standing, false);
-    let name = |id: MemberId| match state.member(id) {
-        Some(member) => member.name.clone(),
-        None => format!("member {id}"),
-    };
+    let name = |id: MemberId| name_of(state, id);
     let reasons = match has_quorum {
         true => worries(&members),
         false => vec![no_quorum(&summary)],
@@ -246,8 +381,16 @@ fn worries(members: &[Member]) -> Vec<String> {
                     None => "never heard of since this leader began".to_owned(),
                 };
                 worries.push(format!(
-                    "{name} is {silence}: start it again; if the machine is gone: hsraft member remove {name}, then hsraft token create"
+                    "{name} is {silence}: start it again; if the machine is gone: hsraft token create --name {name}, \
+                     then on the new one: hsraft join … --replace {name}"
                 ));
+            }
+            (_, "learner") if !member.cut_off_from.is_empty() => worries.push(format!(
+                "{name} cannot vote yet: no path both ways between it and {}; open the peer port (TCP) in both directions",
+                member.cut_off_from.join(", ")
+            )),
+            _ if member.draining => {
+                worries.push(format!("{name} is drained; when its work is done: hsraft undrain {name}"));
             }
             (_, "none") => worries.push(format!("{name} was admitted but takes no part yet: look at its log")),
             (_, "learner") if member.lag.is_some_and(|lag| lag > LAG) => {

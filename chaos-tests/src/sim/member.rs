@@ -108,7 +108,7 @@ fn how_to_start(number: u64, shared: &Shared) -> Option<Start> {
         return Some(Start::Found);
     }
     let token = shared.board.borrow().join_tokens.get(&number).cloned()?;
-    Some(Start::Join { addresses: vec![format!("hs1:{PEER_PORT}")], token: Token(token) })
+    Some(Start::Join { addresses: vec![format!("hs1:{PEER_PORT}")], token: Token(token), replaces: String::new() })
 }
 
 fn options(machine: &Machine, start: Start) -> Options {

@@ -116,7 +116,7 @@ mod tests {
                 secrets: Vec::new(),
             },
             Command::CreateJoinToken { token },
-            Command::AdmitMember { token: "ticket".to_owned(), member: named(0, "hs2") },
+            Command::AdmitMember { token: "ticket".to_owned(), member: named(0, "hs2"), replaces: String::new() },
             Command::CreatePreAuthKey { key: key.clone() },
             Command::RegisterWithKey { client, prefix: key.prefix, secret_sha256: key.secret_sha256 },
             Command::Presence {

@@ -96,6 +96,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("cluster.peer_advertise_addr", Read),
     ("cluster.timing", Read),
     ("cluster.snapshot_every", Read),
+    ("cluster.backup_dir", Read),
     ("cluster.client_url", Read),
     ("cluster.derp_listen_addr", Read),
     ("cluster.derp_host_name", Read),

@@ -134,9 +134,11 @@ async fn converse(control: Arc<Control>, stream: NoiseStream<BoxStream>, seat: A
         .max_header_list_size(control.limits.head_bytes_max as u32)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let sent_away = control.sent_away();
     let ended = tokio::select! { biased;
         ended = connection.as_mut() => Some(ended),
         () = control.drain.cancelled() => None,
+        () = sent_away.cancelled() => None,
     };
     let ended = match ended {
         Some(ended) => ended,

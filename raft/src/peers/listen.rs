@@ -1,11 +1,18 @@
 //! Accepting connections and learning who calls.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use state_machine::MemberId;
-use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use world::{BoxStream, Listener};
 
@@ -22,28 +29,36 @@ pub struct Caller {
     pub from: SocketAddr,
 }
 
-/// Handshakes going on at once; more wait.
-const HANDSHAKES: usize = 64;
-const HANDSHAKE_AT_MOST: Duration = Duration::from_secs(5);
+/// Connections that have not proved to be a member's, at once. When one more comes, the oldest is turned out: a member
+/// is through its handshake in milliseconds, so a crowd of strangers cannot lock it out.
+const STRANGERS: usize = 32;
+/// For a stranger's handshake, and for asking to join.
+const STRANGER_FOR: Duration = Duration::from_secs(30);
 
 /// Serves until the tasks of the member end.
 pub async fn serve(mut listener: Box<dyn Listener>, dialer: Dialer, service: Service) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let strangers = Strangers::default();
     let server = PeersServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     loop {
-        let permit = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, from)) => {
-                let (dialer, server) = (dialer.clone(), server.clone());
+                let (dialer, server, stay) = (dialer.clone(), server.clone(), strangers.enter());
                 dialer.tasks.clone().spawn(async move {
-                    let shaken = tokio::time::timeout(HANDSHAKE_AT_MOST, shake(stream, from, &dialer)).await;
-                    drop(permit);
-                    match shaken {
-                        Ok(Ok((stream, caller))) => converse(stream, caller, server, &dialer).await,
-                        Ok(Err(error)) => tracing::debug!(%from, %error, "peer handshake failed"),
-                        Err(_) => tracing::debug!(%from, "peer handshake timed out"),
+                    match stay.bounded(shake(stream, from, &dialer)).await {
+                        Some(Ok((stream, caller))) if caller.member.is_some() => {
+                            drop(stay);
+                            converse(stream, caller, server, &dialer).await;
+                        }
+                        Some(Ok((stream, caller))) => {
+                            let talk = converse(stream, caller, server, &dialer);
+                            if stay.bounded(talk).await.is_none() {
+                                tracing::debug!(%from, "a stranger was turned out");
+                            }
+                        }
+                        Some(Err(error)) => tracing::debug!(%from, %error, "peer handshake failed"),
+                        None => tracing::debug!(%from, "a peer handshake took too long, or there were too many"),
                     }
                 });
             }
@@ -52,6 +67,54 @@ pub async fn serve(mut listener: Box<dyn Listener>, dialer: Dialer, service: Ser
                 tracing::warn!(%error, "could not accept a peer connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
+        }
+    }
+}
+
+/// Who is in the hall: number → how to turn it out.
+#[derive(Clone, Default)]
+struct Strangers(Arc<Mutex<BTreeMap<u64, CancellationToken>>>);
+
+/// One of them; leaves when dropped.
+struct Stay {
+    number: u64,
+    until: Instant,
+    out: CancellationToken,
+    hall: Strangers,
+}
+
+impl Strangers {
+    fn enter(&self) -> Stay {
+        let mut hall = self.0.lock().expect("nobody panics in the hall");
+        while hall.len() >= STRANGERS
+            && let Some((_, oldest)) = hall.pop_first()
+        {
+            oldest.cancel();
+        }
+        let number = hall.last_key_value().map_or(0, |(last, _)| last + 1);
+        let out = CancellationToken::new();
+        hall.insert(number, out.clone());
+        Stay { number, until: Instant::now() + STRANGER_FOR, out, hall: self.clone() }
+    }
+}
+
+impl Stay {
+    /// What `talk` came to; none when it took too long or room was needed.
+    async fn bounded<T>(&self, talk: impl Future<Output = T>) -> Option<T> {
+        tokio::select! { biased;
+            () = self.out.cancelled() => None,
+            done = talk => Some(done),
+            () = sleep_until(self.until) => None,
+        }
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let mut hall = self.hall.0.lock().expect("nobody panics in the hall");
+        // The number may be another's once this one was turned out.
+        if !self.out.is_cancelled() {
+            hall.remove(&self.number);
         }
     }
 }
@@ -89,5 +152,29 @@ async fn converse(stream: TlsStream<BoxStream>, caller: Caller, server: PeersSer
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a peer connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_hall_holds_so_many_and_nobody_for_long() {
+        let hall = Strangers::default();
+        let crowd: Vec<Stay> = (0..STRANGERS).map(|_| hall.enter()).collect();
+        let late = hall.enter();
+        assert_eq!(crowd[0].bounded(pending::<()>()).await, None, "the oldest made room");
+        assert_eq!(crowd[1].bounded(async { 1 }).await, Some(1));
+        assert_eq!(hall.0.lock().unwrap().len(), STRANGERS);
+        drop(crowd);
+        assert_eq!(hall.0.lock().unwrap().len(), 1);
+        let start = Instant::now();
+        assert_eq!(late.bounded(pending::<()>()).await, None);
+        assert_eq!(start.elapsed(), STRANGER_FOR);
+        drop(late);
+        assert!(hall.0.lock().unwrap().is_empty());
     }
 }

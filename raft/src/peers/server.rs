@@ -74,7 +74,7 @@ impl Peers for Service {
     }
 
     async fn call(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {
-        self.member(&request)?;
+        let from = self.member(&request)?;
         let Frame { kind, data } = request.into_inner();
         let raft = &self.0.raft;
         let call = Call::from_wire(kind).ok_or_else(|| Status::unimplemented(format!("call {kind}")))?;
@@ -100,6 +100,8 @@ impl Peers for Service {
                 encode(&self.0.hand_over_here(to.map(MemberId)).await)
             }
             Call::ReadIndex => encode(&self.0.read_index_here().await),
+            Call::Report => encode(&self.0.hear(from, decode(&data).map_err(malformed)?)),
+            Call::Remember => encode(&self.0.remember(from)),
         };
         Ok(Response::new(frame(answer)))
     }

@@ -47,6 +47,7 @@ impl Place {
             relay: None,
             start,
             snapshot_every: self.snapshot_every,
+            backup: None,
             runtime: None,
         }
     }
@@ -59,7 +60,13 @@ impl Place {
 
     pub async fn try_join(&self, at: &Cluster, token: &str) -> Result<Cluster, StartError> {
         let address = vec![peer_address(at)];
-        let start = StartAs::Join { address, token: token.into() };
+        let start = StartAs::Join { address, token: token.into(), replaces: String::new() };
+        soon("joining", Cluster::start(self.options(start), &self.world)).await
+    }
+
+    /// A new machine for a member that is gone.
+    pub async fn try_replace(&self, at: &Cluster, token: &str) -> Result<Cluster, StartError> {
+        let start = StartAs::Join { address: vec![peer_address(at)], token: token.into(), replaces: self.name.clone() };
         soon("joining", Cluster::start(self.options(start), &self.world)).await
     }
 

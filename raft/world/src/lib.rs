@@ -137,6 +137,11 @@ pub trait Disk: Send + Sync {
     }
     /// Removes the file; no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Gives a folder another name in the same place.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let _ = (from, to);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Names in a folder, sorted; empty when there is no such folder.
     fn list(&self, folder: &Path) -> io::Result<Vec<String>>;
     /// Makes a folder and its parents (mode 0700).

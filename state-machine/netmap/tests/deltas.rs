@@ -178,7 +178,9 @@ fn the_relay_of_a_silent_member_leaves_the_map() {
     };
     room.tailnet.must(Command::CreateJoinToken { token });
     let member = Member { name: "hs2".into(), relay: Some(relay("relay2")), ..Member::default() };
-    let Outcome::Member(second) = room.tailnet.must(Command::AdmitMember { token: "t".into(), member }) else {
+    let Outcome::Member(second) =
+        room.tailnet.must(Command::AdmitMember { token: "t".into(), member, replaces: String::new() })
+    else {
         panic!("a member was admitted")
     };
     let (ann, bob) = room.told();

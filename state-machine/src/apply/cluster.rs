@@ -29,7 +29,7 @@ impl State {
             return Err(invalid(What::Member, "a cluster needs an id"));
         }
         check_text(What::Member, "cluster id", &cluster_id, 64)?;
-        self.check_new_member(&member)?;
+        self.check_new_member(&member, None)?;
         check_settings(&settings)?;
         for (name, secret) in &secrets {
             check_secret(name, secret)?;
@@ -38,6 +38,39 @@ impl State {
         let id = member.id;
         self.cluster_mut().id = cluster_id;
         self.put_settings(settings);
+        for (name, secret) in secrets {
+            self.put_secret(name, secret);
+        }
+        self.seat_member(member);
+        Ok(Outcome::Member(id))
+    }
+
+    pub(super) fn refound(
+        &mut self,
+        cluster_id: String,
+        member: Member,
+        secrets: Vec<(String, SealedSecret)>,
+    ) -> Answer {
+        if cluster_id.is_empty() || *self.cluster_id() == cluster_id {
+            return Err(invalid(What::Member, "a cluster that begins again needs an id of its own"));
+        }
+        check_text(What::Member, "cluster id", &cluster_id, 64)?;
+        self.check_facts_of_new(&member)?;
+        for (name, secret) in &secrets {
+            check_secret(name, secret)?;
+        }
+
+        let known: Vec<Arc<Member>> = self.members().values().cloned().collect();
+        for old in known.into_iter().filter(|old| old.state == MemberState::Active) {
+            self.put_member(Member { state: MemberState::Removed, ..(*old).clone() });
+            self.forget_sessions(old.id);
+        }
+        let tokens: Vec<String> = self.join_tokens().keys().cloned().collect();
+        for token in tokens {
+            self.drop_join_token(&token);
+        }
+        let id = member.id;
+        self.cluster_mut().id = cluster_id;
         for (name, secret) in secrets {
             self.put_secret(name, secret);
         }

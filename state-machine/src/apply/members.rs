@@ -32,7 +32,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn admit_member(&mut self, id: MemberId, token: &str, member: Member) -> Answer {
+    pub(super) fn admit_member(&mut self, id: MemberId, token: &str, member: Member, replaces: &str) -> Answer {
         let token = self.join_token(token).cloned().ok_or(Refusal::TokenUnknown)?;
         if token.used_by.is_some() {
             return Err(Refusal::TokenUsed);
@@ -44,12 +44,60 @@ impl State {
             let why = format!("the token is for a member named {:?}, not {:?}", token.name, member.name);
             return Err(invalid(What::Member, why));
         }
-        let member = Member { id, ..member };
-        self.check_new_member(&member)?;
+        let member = Member { id, role: token.role, draining: false, ..member };
+        let before = self.predecessor(&token, &member, replaces)?;
+        self.check_new_member(&member, before)?;
         self.check_feature_level(&member)?;
 
+        if let Some(before) = before.and_then(|before| self.member(before).cloned()) {
+            self.put_member(Member { state: MemberState::Removed, ..(*before).clone() });
+            self.forget_sessions(before.id);
+        }
         self.put_join_token(JoinToken { used_by: Some(id), ..(*token).clone() });
         self.seat_member(member);
+        Ok(Outcome::Member(id))
+    }
+
+    /// Whose place a newcomer takes: the member it says it replaces, or one that was admitted under this name and has
+    /// never come up.
+    fn predecessor(&self, token: &JoinToken, member: &Member, replaces: &str) -> Result<Option<MemberId>, Refusal> {
+        let mut active = self.members().values().filter(|known| known.state == MemberState::Active);
+        if replaces.is_empty() {
+            let never_came = active.find(|known| known.name == member.name && known.incarnation == 0);
+            return Ok(never_came.map(|known| known.id));
+        }
+        if token.name != replaces || member.name != replaces {
+            let why = format!(
+                "only a token for {replaces:?}, used by a member of this name, can replace it; make one with: hsraft token create --name {replaces}"
+            );
+            return Err(invalid(What::Member, why));
+        }
+        let known = active.find(|known| known.name == replaces).ok_or_else(|| not_found(What::Member, replaces))?;
+        Ok(Some(known.id))
+    }
+
+    pub(super) fn set_member_role(&mut self, id: MemberId, role: JoinRole) -> Answer {
+        let known = self.active_member(id)?.clone();
+        if known.role == role {
+            return Ok(Outcome::Unchanged);
+        }
+        let other_voters = self
+            .members()
+            .values()
+            .filter(|member| member.id != id && member.state == MemberState::Active && member.role == JoinRole::Voter);
+        if role == JoinRole::Learner && other_voters.count() == 0 {
+            return Err(invalid(What::Member, "the last voter has to vote"));
+        }
+        self.put_member(Member { role, ..known });
+        Ok(Outcome::Member(id))
+    }
+
+    pub(super) fn set_member_draining(&mut self, id: MemberId, draining: bool) -> Answer {
+        let known = self.active_member(id)?.clone();
+        if known.draining == draining {
+            return Ok(Outcome::Unchanged);
+        }
+        self.put_member(Member { draining, ..known });
         Ok(Outcome::Member(id))
     }
 
@@ -63,6 +111,7 @@ impl State {
             version: member.version,
             feature_level: member.feature_level,
             relay: member.relay,
+            incarnation: member.incarnation.max(known.incarnation),
             ..known.clone()
         };
         if next == known {
@@ -107,15 +156,22 @@ impl State {
         }
     }
 
-    pub(super) fn check_new_member(&self, member: &Member) -> Result<(), Refusal> {
+    /// `but`: a member that goes when this one comes.
+    pub(super) fn check_new_member(&self, member: &Member, but: Option<MemberId>) -> Result<(), Refusal> {
+        self.check_facts_of_new(member)?;
+        let mut active = self.members().values().filter(|known| known.state == MemberState::Active);
+        if active.any(|known| known.name == member.name && Some(known.id) != but) {
+            return Err(Refusal::Taken { what: What::Member, name: member.name.clone() });
+        }
+        Ok(())
+    }
+
+    /// Everything but whether the name is taken.
+    pub(super) fn check_facts_of_new(&self, member: &Member) -> Result<(), Refusal> {
         names::check_label(&member.name).map_err(|why| invalid(What::Member, why))?;
         check_facts(member)?;
         if self.member(member.id).is_some() {
             return Err(Refusal::Taken { what: What::Member, name: member.id.to_string() });
-        }
-        let mut active = self.members().values().filter(|known| known.state == MemberState::Active);
-        if active.any(|known| known.name == member.name) {
-            return Err(Refusal::Taken { what: What::Member, name: member.name.clone() });
         }
         Ok(())
     }

@@ -25,6 +25,12 @@ pub struct Member {
     pub state: MemberState,
     /// The leader has not heard of it for long: its relay is left out of the DERP map until it is back.
     pub silent: bool,
+    /// How often it was started; zero until it has come up for the first time. Never falls.
+    pub incarnation: u64,
+    /// What it shall be. Raft's membership follows.
+    pub role: JoinRole,
+    /// It is about to be stopped: it leads no more, says it is not ready, and sends its clients elsewhere.
+    pub draining: bool,
 }
 
 /// Whether a member still belongs to the cluster.

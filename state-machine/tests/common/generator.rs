@@ -207,8 +207,9 @@ impl Generator {
     fn membership(&mut self, state: &State) -> Command {
         let token = format!("token{}", self.dice.below(3));
         let name = format!("hs{}", self.dice.below(9));
-        let member = Member { name: name.clone(), feature_level: 1, ..Member::default() };
-        match self.dice.below(9) {
+        let incarnation = self.dice.below(3);
+        let member = Member { name: name.clone(), feature_level: 1, incarnation, ..Member::default() };
+        match self.dice.below(11) {
             0..=1 => Command::CreateJoinToken {
                 token: JoinToken {
                     id: token,
@@ -224,12 +225,18 @@ impl Generator {
             3..=5 => {
                 let index = self.dice.below(state.join_tokens().len() as u64 + 1) as usize;
                 let token = state.join_tokens().keys().nth(index).cloned().unwrap_or(token);
-                Command::AdmitMember { token, member }
+                let replaces = if self.dice.often(20) { member.name.clone() } else { String::new() };
+                Command::AdmitMember { token, member, replaces }
             }
             6 => {
                 let level = 1 + self.dice.below(2) as u32;
                 Command::AnnounceMember { member: Member { id: self.member(state), feature_level: level, ..member } }
             }
+            7 => {
+                let role = if self.dice.often(50) { JoinRole::Learner } else { JoinRole::Voter };
+                Command::SetMemberRole { id: self.member(state), role }
+            }
+            8 => Command::SetMemberDraining { id: self.member(state), draining: self.dice.often(50) },
             _ => Command::RemoveMember { id: self.member(state) },
         }
     }

@@ -69,6 +69,11 @@ impl Story {
                 settings: self.settings(words, Settings::default())?,
                 secrets: vec![],
             },
+            "refound" => Command::Refound {
+                cluster_id: words.text("cluster"),
+                member: self.member(words, words.id("member").map(MemberId)?)?,
+                secrets: vec![],
+            },
             "settings" => Command::ApplySettings { settings: self.settings(words, (**self.state.settings()).clone())? },
             "token" => Command::CreateJoinToken {
                 token: JoinToken {
@@ -82,9 +87,17 @@ impl Story {
                 },
             },
             "revoke-token" => Command::RevokeJoinToken { id: words.first()?.into() },
-            "admit" => Command::AdmitMember { token: words.text("token"), member: self.member(words, MemberId(0))? },
+            "admit" => Command::AdmitMember {
+                token: words.text("token"),
+                member: self.member(words, MemberId(0))?,
+                replaces: words.text("replaces"),
+            },
             "announce" => Command::AnnounceMember { member: self.member(words, words.id("member").map(MemberId)?)? },
             "remove-member" => Command::RemoveMember { id: words.id("member").map(MemberId)? },
+            "vote" => Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Voter },
+            "listen" => Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Learner },
+            "drain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: true },
+            "undrain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: false },
             "secret" => Command::PutSecret {
                 name: words.first()?.into(),
                 secret: SealedSecret { key_id: 1, nonce: vec![1], ciphertext: words.text("value").into_bytes() },
@@ -204,6 +217,8 @@ impl Story {
             name: words.get("name").unwrap_or("hs1".into()),
             peer_address: words.text("address"),
             feature_level: words.number("level")?.unwrap_or(1) as u32,
+            // `starts=0`: admitted, and never came up.
+            incarnation: words.number("starts")?.unwrap_or(1),
             ..Member::default()
         })
     }
@@ -317,8 +332,11 @@ impl Story {
             }
             "members" => lines.extend(state.members().values().map(|member| {
                 let Member { id, name, region_id, state, .. } = &**member;
+                let listens = if member.role == JoinRole::Learner { " listens" } else { "" };
+                let drains = if member.draining { " drains" } else { "" };
                 let silent = if member.silent { " silent" } else { "" };
-                format!("{id} {name} region {region_id} {state:?} level {}{silent}", member.feature_level)
+                let level = member.feature_level;
+                format!("{id} {name} region {region_id} {state:?} level {level}{listens}{drains}{silent}")
             })),
             "tokens" => lines.extend(state.join_tokens().values().map(|token| {
                 let used = token.used_by.map_or("unused".into(), |member| format!("used by {member}"));

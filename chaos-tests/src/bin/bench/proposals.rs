@@ -175,7 +175,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
     // As in production: Raft has threads of its own.
     let raft_runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let start = match (arguments.join, arguments.token) {
-        (Some(address), Some(token)) => StartAs::Join { address: vec![address], token },
+        (Some(address), Some(token)) => StartAs::Join { address: vec![address], token, replaces: String::new() },
         _ => StartAs::FoundIfEmpty { settings: Settings::default(), secrets: vec![("noise".into(), vec![42; 32])] },
     };
     let options = Options {
@@ -189,6 +189,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
         relay: None,
         start,
         snapshot_every: 10_000,
+        backup: None,
         runtime: Some(raft_runtime.handle().clone()),
     };
     let cluster = Cluster::start(options, &world).await.map_err(|error| anyhow::anyhow!("{error}"))?;

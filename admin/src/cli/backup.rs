@@ -1,0 +1,555 @@
+//! `snapshot`, `recover`, `recovery-key`: backups, and the day they are needed.
+//!
+//! Only `snapshot save` and `recovery-key` speak to a member. Everything else works on files, on a machine where no member
+//! runs.
+
+use std::path::{Path, PathBuf};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use clap::{Args, Subcommand};
+use raft::{
+    World,
+    archive::{ArchiveError, Item, Kept, LeftOver, RecoveryKey, Shelf},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use state_machine::Timestamp;
+
+use super::{
+    Output,
+    desk::Desk,
+    problem::{Problem, exit},
+    table::{Table, moment, span},
+};
+use crate::{files, v1::types::parse_moment};
+
+/// What can be done with backups.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotWord {
+    /// Write the whole state of the cluster to a file, now
+    #[command(after_help = "Example:\n  hsraft snapshot save before-the-change.hsfull")]
+    Save { file: PathBuf },
+    /// Show the backups in a folder (cluster.backup_dir)
+    #[command(alias = "ls", after_help = "Example:\n  hsraft snapshot list /backup/hsraft")]
+    List { target: PathBuf },
+    /// Show what a full backup holds
+    #[command(after_help = "Example:\n  hsraft snapshot inspect before-the-change.hsfull")]
+    Inspect { file: PathBuf },
+    /// Read every file, replay the log and compare the states on the way; exits 41 on damage
+    #[command(after_help = "Example:\n  hsraft snapshot verify /backup/hsraft --restore-dry-run")]
+    Verify {
+        /// A file, or a folder of backups
+        target: PathBuf,
+        /// Also put a member together from it, in a scratch folder that is removed again
+        #[arg(long)]
+        restore_dry_run: bool,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+    /// Remove what is older than the retention
+    #[command(after_help = "Example:\n  hsraft snapshot prune /backup/hsraft --keep 24h,7d,4w")]
+    Prune {
+        target: PathBuf,
+        /// One full for each hour, day and week, so many
+        #[arg(long, default_value = "24h,7d,4w", value_parser = parse_kept)]
+        keep: Kept,
+    },
+    /// Make a new cluster of one from a backup, in an empty data folder; then: hsraft serve
+    #[command(
+        after_help = "Example:\n  hsraft snapshot restore /backup/hsraft --data-dir /var/lib/hsraft --name hs1 \\\n    --recovery-key-file key.txt --at 2026-09-01T10:00:00Z"
+    )]
+    Restore {
+        /// A file, or a folder of backups
+        target: PathBuf,
+        /// The state at this moment; without it the newest
+        #[arg(long, value_name = "TIME", value_parser = in_past)]
+        at: Option<Timestamp>,
+        /// Must be empty
+        #[arg(long)]
+        data_dir: PathBuf,
+        /// cluster.name of this member
+        #[arg(long)]
+        name: String,
+        #[command(flatten)]
+        key: KeyArgs,
+    },
+}
+
+/// What opens the secrets in a backup.
+#[derive(Args, Debug)]
+pub struct KeyArgs {
+    /// Holds the key that `hsraft recovery-key create` printed
+    #[arg(long, value_name = "FILE")]
+    recovery_key_file: Option<PathBuf>,
+    /// Or the file `sealing.key` of a member's folder
+    #[arg(long, value_name = "FILE")]
+    sealing_key_file: Option<PathBuf>,
+}
+
+/// `recover`.
+#[derive(Args, Debug)]
+pub struct RecoverArgs {
+    #[command(subcommand)]
+    word: Option<RecoverWord>,
+    /// Make a new cluster of one from this member's folder
+    #[arg(long)]
+    force_new_cluster: bool,
+    /// The member's folder; it is kept under another name
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+    /// The last log index that `recover plan` named
+    #[arg(long, value_name = "INDEX")]
+    expect_last_log: Option<u64>,
+    /// What other members acknowledged and this one never received is gone
+    #[arg(long)]
+    acknowledge_data_loss: bool,
+    /// The others are certainly off, whatever answers at their addresses
+    #[arg(long)]
+    offline_peers_confirmed: bool,
+}
+
+/// What can be done before.
+#[derive(Debug, Subcommand)]
+pub enum RecoverWord {
+    /// Compare what is left of the members and say which to go on with; changes nothing
+    #[command(after_help = "Example:\n  hsraft recover plan --survivor /var/lib/hsraft --survivor /mnt/hs3/hsraft")]
+    Plan {
+        /// A member's folder; several times
+        #[arg(long, required = true, value_name = "FOLDER")]
+        survivor: Vec<PathBuf>,
+    },
+}
+
+/// What can be done with the recovery key.
+#[derive(Debug, Subcommand)]
+pub enum RecoveryKeyWord {
+    /// Make the key that opens backups; it is shown this once, and the one before opens no new backup
+    #[command(alias = "rotate", after_help = "Example:\n  hsraft recovery-key create")]
+    Create,
+    /// Whether a key is the right one
+    #[command(after_help = "Example:\n  hsraft recovery-key confirm hsrk1-…")]
+    Confirm { key: String },
+}
+
+/// A whole backup, as the API hands it out.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Saved {
+    pub file: String,
+    /// Base64.
+    pub data: String,
+}
+
+fn parse_kept(text: &str) -> Result<Kept, String> {
+    let mut kept = Kept { hours: 0, days: 0, weeks: 0 };
+    for part in text.split(',') {
+        let (number, unit) = part.split_at(part.len().saturating_sub(1));
+        let number = number.parse().map_err(|_| "write for example 24h,7d,4w".to_owned())?;
+        match unit {
+            "h" => kept.hours = number,
+            "d" => kept.days = number,
+            "w" => kept.weeks = number,
+            _ => return Err("write for example 24h,7d,4w".into()),
+        }
+    }
+    Ok(kept)
+}
+
+fn in_past(text: &str) -> Result<Timestamp, String> {
+    parse_moment(text)?.ok_or_else(|| "write for example 2026-09-01T10:00:00Z".into())
+}
+
+fn failed(error: ArchiveError) -> Problem {
+    let code = error.exit_code();
+    Problem::new(error.to_string()).exiting(code)
+}
+
+/// `snapshot save` and `recovery-key`, which need a member.
+pub async fn save(file: &Path, desk: &Desk, world: &World) -> Result<(), Problem> {
+    let saved: Saved = desk.client.get("/api/v1/cluster/backup").await?;
+    let bytes = BASE64_STANDARD.decode(&saved.data).map_err(|error| Problem::new(format!("the answer: {error}")))?;
+    let full = raft::archive::read_full(&bytes.clone().into()).map_err(Problem::new)?;
+    let broken = |error: std::io::Error| Problem::new(format!("{}: {error}", file.display()));
+    world.disk.write(file, &bytes).map_err(broken)?;
+    if world.disk.read(file).map_err(broken)?.as_ref() != Some(&bytes) {
+        return Err(Problem::new(format!("{} did not keep what was written", file.display())).exiting(exit::BACKUP));
+    }
+    desk.output.done(&format!(
+        "{}: {} bytes, log index {}, {} users, {} nodes; written, read back, state compared",
+        file.display(),
+        bytes.len(),
+        full.head.index,
+        full.state.users().len(),
+        full.state.nodes().len()
+    ))
+}
+
+/// `recovery-key …`.
+pub async fn recovery_key(word: RecoveryKeyWord, desk: &Desk) -> Result<(), Problem> {
+    match word {
+        RecoveryKeyWord::Create => {
+            let question = "Make a new recovery key? A key made before opens only backups from before.";
+            if !desk.agreed(question) {
+                return super::users::declined(desk, "No key made");
+            }
+            let reply: Value = desk.client.post("/api/v1/cluster/recovery-key", json!({})).await?;
+            desk.output.text(reply["key"].as_str().unwrap_or_default())?;
+            desk.output.talk("Write it down and keep it away from the members: without it no backup can be opened.");
+            desk.output.talk("Then: hsraft recovery-key confirm hsrk1-…");
+            Ok(())
+        }
+        RecoveryKeyWord::Confirm { key } => {
+            desk.client.post::<Value>("/api/v1/cluster/recovery-key/confirm", json!({ "key": key })).await?;
+            desk.output.done("This key opens the backups made from now on")
+        }
+    }
+}
+
+/// Everything that works on files.
+pub async fn snapshot(word: SnapshotWord, output: &Output, world: &World) -> Result<i32, Problem> {
+    match word {
+        SnapshotWord::Save { .. } => unreachable!("needs a member and is carried out on a desk"),
+        SnapshotWord::List { target } => list(&target, output, world)?,
+        SnapshotWord::Inspect { file } => inspect(&file, output, world)?,
+        SnapshotWord::Verify { target, restore_dry_run, key } => {
+            verify(&target, restore_dry_run, &key, output, world).await?;
+        }
+        SnapshotWord::Prune { target, keep } => {
+            let mut gone = 0;
+            for shelf in shelves(&target, world)? {
+                gone += shelf.prune(keep, world.clock.now_ms()).map_err(failed)?;
+            }
+            output.done(&format!("{gone} files removed"))?;
+        }
+        SnapshotWord::Restore { target, at, data_dir, name, key } => {
+            restore(&target, at, &data_dir, &name, &key, output, world).await?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+fn shelves(target: &Path, world: &World) -> Result<Vec<Shelf>, Problem> {
+    let shelves = raft::archive::shelves(target, &world.disk).map_err(failed)?;
+    if shelves.is_empty() {
+        return Err(Problem::new(format!("there are no backups in {}", target.display())));
+    }
+    Ok(shelves)
+}
+
+fn list(target: &Path, output: &Output, world: &World) -> Result<(), Problem> {
+    let mut rows = Vec::new();
+    for shelf in shelves(target, world)? {
+        for item in shelf.items().map_err(failed)? {
+            let (kind, range) = match item {
+                Item::Full { index, .. } => ("full", format!("up to {index}")),
+                Item::Segment { first, last, .. } => ("log", format!("{first} to {last}")),
+            };
+            let path = shelf.folder.join(item.file_name());
+            rows.push((kind, range, item.taken_ms(), path.display().to_string()));
+        }
+    }
+    let json: Vec<Value> = rows
+        .iter()
+        .map(|(kind, range, taken, path)| json!({ "kind": kind, "entries": range, "taken_ms": taken, "file": path }))
+        .collect();
+    output.show_ours(&json, || {
+        let mut table = Table::new(["Kind", "Log entries", "Taken", "File"]);
+        for (kind, range, taken, path) in &rows {
+            table.row([
+                (*kind).into(),
+                range.clone(),
+                moment(Some(Timestamp(*taken))).unwrap_or_default(),
+                path.clone(),
+            ]);
+        }
+        table.render()
+    })
+}
+
+fn inspect(file: &Path, output: &Output, world: &World) -> Result<(), Problem> {
+    let full = read_file(file, world)?;
+    let (head, state) = (&full.head, &full.state);
+    let facts = json!({
+        "cluster": head.cluster_id,
+        "written_by": head.member,
+        "program": head.program,
+        "log_index": head.index,
+        "term": head.term,
+        "taken": Timestamp(head.taken_ms).to_string(),
+        "state_hash": hex::encode(&head.state_hash.0),
+        "users": state.users().len(),
+        "nodes": state.nodes().len(),
+        "members": state.members().len(),
+        "recovery_key": state.secrets().contains_key(raft::archive::RECOVERY_SECRET),
+    });
+    output.show_ours(&facts, || {
+        let lines = facts.as_object().expect("made a line ago").iter();
+        lines
+            .map(|(name, value)| format!("{:<13} {}\n", name.replace('_', " "), value.to_string().trim_matches('"')))
+            .collect()
+    })
+}
+
+fn read_file(file: &Path, world: &World) -> Result<raft::archive::Full, Problem> {
+    let bytes = world.disk.read(file).map_err(|error| Problem::new(format!("{}: {error}", file.display())))?;
+    let bytes = bytes.ok_or_else(|| Problem::new(format!("there is no {}", file.display())))?;
+    raft::archive::read_full(&bytes.into())
+        .map_err(|why| Problem::new(format!("{} is damaged: {why}", file.display())).exiting(exit::BACKUP))
+}
+
+async fn verify(target: &Path, dry_run: bool, key: &KeyArgs, output: &Output, world: &World) -> Result<(), Problem> {
+    let mut said = Vec::new();
+    let mut last = None;
+    if target.is_file() {
+        let full = read_file(target, world)?;
+        said.push(format!("{}: good, log index {}", target.display(), full.head.index));
+        last = Some((full.state, full.head.term));
+    } else {
+        for shelf in shelves(target, world)? {
+            let done = raft::archive::replay(&shelf, None, true).map_err(failed)?;
+            let place = shelf.folder.display();
+            if let Some(why) = done.stopped {
+                let newer = raft::archive::replay(&shelf, None, false).map_err(failed)?;
+                if let Some(why) = newer.stopped {
+                    return Err(Problem::new(format!("{place}: stops at log index {}: {why}", newer.state.revision()))
+                        .exiting(exit::BACKUP));
+                }
+                said.push(format!("{place}: good from the newest full; before that, {why}"));
+                last = Some((newer.state, newer.term));
+                continue;
+            }
+            said.push(format!(
+                "{place}: good, {} entries replayed up to log index {}, {} full states compared",
+                done.entries,
+                done.state.revision(),
+                done.compared + 1
+            ));
+            last = Some((done.state, done.term));
+        }
+    }
+    if dry_run && let Some((state, term)) = last {
+        let scratch = std::env::temp_dir().join(format!("hsraft-dry-run-{}", world.entropy.u64()));
+        let sealing = sealing_key(key, &state, world)?;
+        let settled = raft::archive::settle(&scratch, "dry-run", state, term, &sealing, world).await;
+        let removed = files::remove_all(&scratch);
+        let settled = settled.map_err(failed)?;
+        removed.map_err(|error| Problem::new(format!("{}: {error}", scratch.display())))?;
+        said.push(format!(
+            "a member with {} users and {} nodes was put together and removed",
+            settled.users, settled.nodes
+        ));
+    }
+    output.show_ours(&said, || said.join("\n") + "\n")
+}
+
+/// The key that opens a State's secrets, from one file or the other.
+fn sealing_key(
+    key: &KeyArgs,
+    state: &state_machine::State,
+    world: &World,
+) -> Result<raft::archive::SealingKey, Problem> {
+    match (&key.recovery_key_file, &key.sealing_key_file) {
+        (Some(file), None) => {
+            let text = files::read(file).ok().flatten();
+            let text = text.ok_or_else(|| Problem::new(format!("{} cannot be read", file.display())))?;
+            let key = RecoveryKey::parse(&text).ok_or_else(|| {
+                Problem::new(format!("{} holds no recovery key (hsrk1-…), or it has a typing error", file.display()))
+            })?;
+            key.unwrap(state).ok_or_else(|| {
+                Problem::new("this recovery key does not open this backup: it is of another cluster, or was replaced")
+                    .exiting(exit::BACKUP)
+            })
+        }
+        (None, Some(file)) => raft::archive::sealing_key_of(file, world).map_err(failed),
+        _ => Err(Problem::usage(
+            "say --recovery-key-file FILE, or --sealing-key-file FILE with the file of a member's folder",
+        )),
+    }
+}
+
+async fn restore(
+    target: &Path,
+    at: Option<Timestamp>,
+    data_dir: &Path,
+    name: &str,
+    key: &KeyArgs,
+    output: &Output,
+    world: &World,
+) -> Result<(), Problem> {
+    let (state, term, source) = if target.is_file() {
+        let full = read_file(target, world)?;
+        (full.state, full.head.term, target.display().to_string())
+    } else {
+        best(&shelves(target, world)?, at, output)?
+    };
+    let upto = state.revision();
+    let said = state.now();
+    let sealing = sealing_key(key, &state, world)?;
+    let settled = raft::archive::settle(data_dir, name, state, term, &sealing, world).await.map_err(failed)?;
+    output.done(&format!(
+        "restored from {source}: log index {upto}, last change {said}; {} users, {} nodes\n\
+         new cluster {}, member {}, same Noise key; members of the old cluster cannot speak to it\n\
+         next: hsraft serve, then hsraft token create for each further member",
+        settled.users, settled.nodes, settled.cluster_id, settled.member
+    ))
+}
+
+/// The shelf that leads furthest.
+fn best(
+    shelves: &[Shelf],
+    at: Option<Timestamp>,
+    output: &Output,
+) -> Result<(state_machine::State, u64, String), Problem> {
+    let mut best: Option<raft::archive::Replayed> = None;
+    let mut source = String::new();
+    let mut problem = None;
+    for shelf in shelves {
+        match raft::archive::replay(shelf, at.map(|at| at.0), false) {
+            Ok(done) => {
+                if let Some(why) = &done.stopped {
+                    output.talk(&format!("{}: {why}", shelf.folder.display()));
+                }
+                // Of two clusters in one place the younger one; of one cluster's members the one that got furthest.
+                let key = |done: &raft::archive::Replayed| (done.state.now(), done.state.revision());
+                if best.as_ref().is_none_or(|best| key(best) < key(&done)) {
+                    source = shelf.folder.display().to_string();
+                    best = Some(done);
+                }
+            }
+            Err(error) => {
+                output.talk(&error.to_string());
+                problem = Some(error);
+            }
+        }
+    }
+    match (best, problem) {
+        (Some(best), _) => Ok((best.state, best.term, source)),
+        (None, Some(error)) => Err(failed(error)),
+        (None, None) => Err(Problem::new("nothing to restore")),
+    }
+}
+
+/// `recover`.
+pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Result<i32, Problem> {
+    if let Some(RecoverWord::Plan { survivor }) = args.word {
+        return plan(&survivor, output, world).await;
+    }
+    let (true, Some(folder)) = (args.force_new_cluster, args.data_dir) else {
+        return Err(Problem::usage("begin with: hsraft recover plan --survivor FOLDER"));
+    };
+    let left = raft::archive::inspect_folder(&folder, world).await.map_err(failed)?;
+    if args.expect_last_log != Some(left.last.0) {
+        return Err(Problem::usage(format!(
+            "the log in {} ends at {}; look at hsraft recover plan, then say --expect-last-log {}",
+            folder.display(),
+            left.last.0,
+            left.last.0
+        )));
+    }
+    if !args.offline_peers_confirmed {
+        let answering = left.who_answers(world).await;
+        if answering.len() + 1 >= left.quorum() && left.voters.len() > 1 {
+            let names: Vec<String> = answering.into_iter().map(|(_, name)| name).collect();
+            return Err(Problem::new(format!(
+                "{} answers: with this member that is a majority of {} voters, and nothing needs to be forced; start this \
+                 member instead. If that is certainly somebody else: --offline-peers-confirmed",
+                names.join(", "),
+                left.voters.len()
+            )));
+        }
+    }
+    if !args.acknowledge_data_loss {
+        return Err(Problem::usage(format!("{}\nif that is understood: --acknowledge-data-loss", loss(&left))));
+    }
+    output.talk(&loss(&left));
+    let (settled, aside) = raft::archive::recover(left, world).await.map_err(failed)?;
+    output.done(&format!(
+        "new cluster {}, member {}, {} users, {} nodes, same Noise key; the old folder is {}\n\
+         never start a member of the old cluster again; next: hsraft serve, then hsraft token create for each new member",
+        settled.cluster_id,
+        settled.member,
+        settled.users,
+        settled.nodes,
+        aside.display()
+    ))?;
+    Ok(exit::OK)
+}
+
+/// What may be missing.
+fn loss(left: &LeftOver) -> String {
+    let LeftOver { last, applied, voters, .. } = left;
+    match voters.len() {
+        1 => format!("nothing is lost: this member was the only voter; its log ends at {}", last.0),
+        many => format!(
+            "kept: everything up to log index {} (term {}); entries {} to {} were not yet known to be committed here and are \
+             kept too\nmay be lost: whatever the other {} voters acknowledged after index {} without this member; their \
+             folders (recover plan --survivor) or a backup (snapshot list) can tell how much",
+            last.0,
+            last.1,
+            applied + 1,
+            last.0,
+            many - 1,
+            last.0
+        ),
+    }
+}
+
+async fn plan(folders: &[PathBuf], output: &Output, world: &World) -> Result<i32, Problem> {
+    let mut found = Vec::new();
+    for folder in folders {
+        match raft::archive::inspect_folder(folder, world).await {
+            Ok(left) => found.push(left),
+            Err(error) => output.talk(&format!("{}: {error}", folder.display())),
+        }
+    }
+    let Some(best) = found.iter().max_by_key(|left| (left.last.1, left.last.0)) else {
+        return Err(Problem::new("none of the folders can be used; restore a backup: hsraft snapshot restore"));
+    };
+    if found.iter().any(|left| left.cluster_id != best.cluster_id) {
+        return Err(Problem::new("the folders are of different clusters"));
+    }
+    let age = |left: &LeftOver| span(world.clock.now_ms().saturating_sub(left.state.now().0));
+    let mut table = Table::new(["Member", "Folder", "Last log", "Term", "Applied", "Last change", "Users", "Nodes"]);
+    for left in &found {
+        table.row([
+            format!("{} ({})", left.name, left.member),
+            left.folder.display().to_string(),
+            left.last.0.to_string(),
+            left.last.1.to_string(),
+            left.applied.to_string(),
+            format!("{} ago", age(left)),
+            left.state.users().len().to_string(),
+            left.state.nodes().len().to_string(),
+        ]);
+    }
+    let mut text = table.render();
+    let (here, of) = (found.iter().filter(|left| best.voters.contains(&left.member)).count(), best.voters.len());
+    if here >= best.quorum() {
+        text += &format!(
+            "\n{here} of {of} voters are here: that is a majority. Force nothing; start these members on machines that reach \
+             each other.\n"
+        );
+    } else {
+        let certain = found.iter().map(|left| left.applied).max().unwrap_or_default();
+        text += &format!(
+            "\ngo on with {} ({})\n{}\ncertainly committed: up to {certain}\n\n  hsraft recover --force-new-cluster --data-dir {} \
+             --expect-last-log {} --acknowledge-data-loss\n",
+            best.name,
+            best.folder.display(),
+            loss(best),
+            best.folder.display(),
+            best.last.0
+        );
+    }
+    let facts: Vec<Value> = found
+        .iter()
+        .map(|left| {
+            json!({
+                "member": left.name, "id": left.member.0, "folder": left.folder, "last_log": left.last.0,
+                "term": left.last.1, "applied": left.applied, "best": left.member == best.member,
+            })
+        })
+        .collect();
+    output.show_ours(&facts, || text)?;
+    Ok(exit::OK)
+}

@@ -1,0 +1,62 @@
+//! Backups: everything a cluster needs to begin again, kept in a folder elsewhere.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `format.rs` | the two kinds of file: a full state, a piece of the log |
+//! | `shelf.rs` | a folder of them: list, read, write and read back, prune |
+//! | `agent.rs` | the task that fills a member's shelf |
+//! | `replay.rs` | from a shelf to the State at some moment |
+//! | `recovery_key.rs` | the key that opens the secrets in it |
+//! | `settle.rs` | from a State to a member's folder: the same tailnet as a new cluster of one |
+//! | `recover.rs` | the same from what is left of a member's folder |
+//!
+//! Every member with a target keeps a shelf of its own, so no backup depends on who leads, and losing one shelf loses
+//! nothing. Secrets lie in the State sealed, and so they do in a backup; the sealing key is in there too, wrapped with
+//! the recovery key, which no member keeps.
+
+mod agent;
+mod format;
+mod recover;
+mod recovery_key;
+mod replay;
+mod settle;
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+pub use agent::{BackupReport, keep};
+pub use format::{Full, FullHead, SegmentHead, full_from_file as read_full, full_to_file as write_full};
+pub use recover::{LeftOver, inspect_folder, recover, sealing_key_of};
+pub use recovery_key::{RECOVERY_SECRET, RecoveryKey};
+pub use replay::{Replayed, replay};
+pub use settle::{Settled, settle};
+pub use shelf::{Item, Kept, Shelf, shelves};
+
+pub use crate::seal::SealingKey;
+
+/// A backup could not be made, read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("{path}: {source}")]
+    Disk { path: String, source: std::io::Error },
+    /// The bytes are not what was written.
+    #[error("{path} is damaged: {why}")]
+    Damaged { path: String, why: String },
+    /// Nothing that could be used for what was asked.
+    #[error("{0}")]
+    Unusable(String),
+    #[error(transparent)]
+    Start(#[from] crate::StartError),
+}
+
+impl ArchiveError {
+    /// The process's exit code: 41 for damage, 1 otherwise, or what a start would say.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            ArchiveError::Damaged { .. } => 41,
+            ArchiveError::Disk { .. } => 16,
+            ArchiveError::Unusable(_) => 1,
+            ArchiveError::Start(error) => error.exit_code(),
+        }
+    }
+}

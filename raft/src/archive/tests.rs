@@ -1,0 +1,167 @@
+//! A cluster's bad day, from the backup's side.
+
+use std::{path::Path, time::Duration};
+
+use state_machine::{Command, MemberState, Settings};
+
+use super::{shelf::superfluous, *};
+use crate::{Cluster, Options, StartAs, Timing};
+
+const NOISE: [u8; 32] = [7; 32];
+
+async fn member(folder: &Path, backup: Option<&Path>, start: StartAs) -> Cluster {
+    let options = Options {
+        data_dir: folder.into(),
+        name: "hs1".into(),
+        peer_listen: "127.0.0.1:0".parse().unwrap(),
+        peer_advertise: "127.0.0.1:0".into(),
+        timing: Timing::cautious(),
+        version: "0.0.0-test".into(),
+        client_url: String::new(),
+        relay: None,
+        start,
+        snapshot_every: 1000,
+        backup: backup.map(Into::into),
+        runtime: None,
+    };
+    Cluster::start(options, &world::real::world()).await.unwrap()
+}
+
+fn founding() -> StartAs {
+    StartAs::FoundIfEmpty { settings: Settings::default(), secrets: vec![("noise".into(), NOISE.to_vec())] }
+}
+
+async fn write(cluster: &Cluster, name: &str) {
+    let command = Command::CreateUser {
+        name: name.into(),
+        display_name: String::new(),
+        email: String::new(),
+        profile_pic_url: String::new(),
+    };
+    cluster.propose("test", command).await.unwrap().answer.unwrap();
+}
+
+/// Waits until everything applied now is on the shelf.
+async fn archived(cluster: &Cluster) {
+    let index = cluster.latest().revision().0;
+    let done = async {
+        while cluster.core.boards.backup().is_none_or(|backup| backup.index < index) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_comes_back_from_the_shelf_under_another_cluster() {
+    let (home, target, new) =
+        (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let world = world::real::world();
+    let data = home.path().join("data");
+    let one = member(&data, Some(target.path()), founding()).await;
+    let key = one.create_recovery_key("test").await.unwrap();
+    assert!(one.is_recovery_key(&key) && !one.is_recovery_key("hsrk1-aaaa"));
+    write(&one, "alice").await;
+    archived(&one).await;
+    let (old_cluster, old_id) = (one.cluster_id().to_owned(), one.me());
+    write(&one, "bob").await;
+    archived(&one).await;
+    let last = one.latest();
+    one.shutdown().await;
+    drop(one);
+
+    let shelves = shelves(target.path(), &world.disk).unwrap();
+    assert_eq!(shelves.len(), 1);
+    let whole = replay(&shelves[0], None, true).unwrap();
+    assert_eq!((whole.stopped.as_deref(), whole.state.hash()), (None, last.hash()));
+    let bob = whole.state.user_by_name("bob").unwrap().created_at.0;
+    let before = replay(&shelves[0], Some(bob - 1), false).unwrap();
+    assert!(before.state.user_by_name("alice").is_some() && before.state.user_by_name("bob").is_none());
+
+    // On a new machine, with nothing but the shelf and a piece of paper.
+    let wrong = recovery_key::RecoveryKey::new(&world.entropy);
+    assert!(wrong.unwrap(&whole.state).is_none());
+    let sealing = recovery_key::RecoveryKey::parse(&key).unwrap().unwrap(&whole.state).unwrap();
+    let folder = new.path().join("data");
+    let settled = settle(&folder, "hs1", whole.state, whole.term, &sealing, &world).await.unwrap();
+    assert!(settled.cluster_id != old_cluster && settled.member > old_id);
+    let again = member(&folder, None, StartAs::Continue).await;
+    write(&again, "carol").await;
+    let state = again.confirm().await.unwrap();
+    assert!(["alice", "bob", "carol"].iter().all(|name| state.user_by_name(name).is_some()));
+    assert_eq!(&**again.secret("noise").unwrap(), &NOISE, "clients find the key they pinned");
+    assert_eq!(state.member(old_id).unwrap().state, MemberState::Removed);
+    assert!(again.me() == settled.member && again.create_recovery_key("test").await.is_ok());
+    again.shutdown().await;
+    drop(again);
+    let settled_again = settle(&folder, "hs1", before.state, before.term, &sealing, &world).await;
+    assert_eq!(settled_again.unwrap_err().exit_code(), 14, "a folder with something in it is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_goes_on_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, world) = (home.path().join("data"), world::real::world());
+    let one = member(&data, None, founding()).await;
+    write(&one, "alice").await;
+    let revision = one.latest().revision().0;
+    one.shutdown().await;
+    drop(one);
+    let left = inspect_folder(&data, &world).await.unwrap();
+    assert_eq!((left.state.revision().0, left.voters.len(), left.quorum()), (revision, 1, 1));
+    assert!(left.who_answers(&world).await.is_empty());
+    let (settled, aside) = recover(left, &world).await.unwrap();
+    assert!(!world.disk.list(&aside).unwrap().is_empty(), "the old folder is kept");
+    let again = member(&data, None, StartAs::Continue).await;
+    write(&again, "bob").await;
+    assert!(again.latest().user_by_name("alice").is_some());
+    assert_eq!(again.cluster_id(), settled.cluster_id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_and_gaps_on_a_shelf_are_named() {
+    let (home, target) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let world = world::real::world();
+    let one = member(&home.path().join("data"), Some(target.path()), founding()).await;
+    write(&one, "alice").await;
+    archived(&one).await;
+    write(&one, "bob").await;
+    archived(&one).await;
+    one.shutdown().await;
+    drop(one);
+    let shelf = shelves(target.path(), &world.disk).unwrap().remove(0);
+    let items = shelf.items().unwrap();
+    let path = |item: &Item| shelf.folder.join(item.file_name());
+    let segment = items.iter().rfind(|item| matches!(item, Item::Segment { .. })).unwrap();
+    let bytes = world.disk.read(&path(segment)).unwrap().unwrap();
+    let mut flipped = bytes.clone();
+    flipped[bytes.len() / 2] ^= 1;
+    world.disk.write(&path(segment), &flipped).unwrap();
+    let short = replay(&shelf, None, false).unwrap();
+    assert!(short.stopped.unwrap().contains("checksum"));
+    assert!(short.state.user_by_name("bob").is_none());
+
+    let full = items.iter().find(|item| matches!(item, Item::Full { .. })).unwrap();
+    let bytes = world.disk.read(&path(full)).unwrap().unwrap();
+    world.disk.write(&path(full), &bytes[..bytes.len() - 9]).unwrap();
+    assert_eq!(replay(&shelf, None, false).unwrap_err().exit_code(), 41);
+}
+
+#[test]
+fn hours_days_and_weeks_are_kept() {
+    const HOUR: u64 = 3_600_000;
+    let now = 1_000 * 24 * HOUR;
+    let full = |hours_ago: u64| Item::Full { index: 10_000 - hours_ago, taken_ms: now - hours_ago * HOUR };
+    let segment = |hours_ago: u64| {
+        let last = 10_000 - hours_ago;
+        Item::Segment { first: last - 1, last, taken_ms: now - hours_ago * HOUR }
+    };
+    let items: Vec<Item> = (0..60 * 24).flat_map(|hours| [full(hours), segment(hours)]).collect();
+    let old = superfluous(&items, Kept::default(), now);
+    let left: Vec<&Item> = items.iter().filter(|item| !old.contains(item)).collect();
+    let fulls = left.iter().filter(|item| matches!(item, Item::Full { .. })).count();
+    assert!((24 + 6..=24 + 7 + 4).contains(&fulls), "{fulls}");
+    assert!(left.contains(&&full(0)) && left.contains(&&full(23)) && !left.contains(&&full(30)));
+    assert!(left.contains(&&segment(7 * 24)) && !left.contains(&&segment(7 * 24 + 1)));
+    assert!(superfluous(&[full(900)], Kept { hours: 0, days: 0, weeks: 0 }, now).is_empty(), "the last one stays");
+}

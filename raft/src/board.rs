@@ -1,0 +1,404 @@
+//! How all members are, the same at every member.
+//!
+//! Only the leader knows how far the others are and when they answered last. So every member tells every other one
+//! of itself once a second, and whoever leads answers with what it sees of all. A member without a leader keeps the
+//! last view and says how old it is. Telling everybody shows besides who reaches whom: a learner votes only when it
+//! reaches the voters and they reach it (membership.rs). And because each remembers what the others said, a member
+//! whose folder was put back to an earlier day can be told so before it takes part again ([`Memory`]).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use serde::{Deserialize, Serialize};
+use state_machine::{MemberId, MemberState};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{
+    archive::BackupReport,
+    cluster::{Core, REMOVED},
+    encode::{Call, decode, encode},
+    peers::{Client, proto::Frame},
+    pki,
+    status::{Progress, Role, Status},
+};
+
+/// How often members tell each other.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Shorter than the period, so that a dead member delays nobody's news.
+const ANSWER_WITHIN: Duration = Duration::from_millis(800);
+/// A report older than this says nothing about now.
+const FRESH: Duration = Duration::from_secs(5);
+/// How many looks, a second apart, a rate is taken over.
+const SAMPLES: usize = 10;
+
+/// What a member says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// How often it was started.
+    pub incarnation: u64,
+    pub term: u64,
+    pub applied: u64,
+    /// What it had applied a report earlier, and has surely synced since.
+    pub settled: u64,
+    /// Its time of day when it wrote this, in milliseconds since 1970.
+    pub clock_ms: u64,
+    /// How long the report before took there and back.
+    pub round_trip_ms: u64,
+    /// When its certificate ends, in milliseconds since 1970.
+    pub certificate_ends_ms: u64,
+    /// Members that answered its last report.
+    pub reaches: BTreeSet<u64>,
+    /// How its backup stands; none: it keeps none.
+    pub backup: Option<BackupReport>,
+}
+
+/// One member in the eyes of the leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The last log index it is known to have on disk.
+    pub matched: Option<u64>,
+    /// Entries it is behind.
+    pub lag: u64,
+    /// Since it was last heard from.
+    pub last_contact: Option<Duration>,
+    /// Entries it took a second, over the last seconds.
+    pub per_second: Option<u64>,
+    /// How far its clock is ahead of the leader's, in milliseconds.
+    pub clock_ahead_ms: Option<i64>,
+    /// What it said of itself a moment ago.
+    pub report: Option<Report>,
+}
+
+/// All members in the eyes of the leader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Board {
+    /// Whose view this is; none when no leader was heard of since this member started.
+    pub by: Option<MemberId>,
+    /// How old the view is. Nobody leads now, or does not answer, when this is more than a few seconds.
+    pub age: Duration,
+    pub term: u64,
+    /// The leader itself among them.
+    pub members: BTreeMap<MemberId, Seen>,
+}
+
+/// [`Board`] on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BoardRow {
+    pub by: u64,
+    pub term: u64,
+    pub members: BTreeMap<u64, SeenRow>,
+}
+
+/// [`Seen`] on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeenRow {
+    pub matched: Option<u64>,
+    pub lag: u64,
+    pub last_contact_ms: Option<u64>,
+    pub per_second: Option<u64>,
+    pub clock_ahead_ms: Option<i64>,
+    pub report: Option<Report>,
+}
+
+/// The answer to a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Heard {
+    /// From the leader only.
+    pub board: Option<BoardRow>,
+}
+
+/// What a member remembers of another, for the other's sake.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// The latest start it heard of.
+    pub incarnation: u64,
+    /// The last index it is known to have on disk.
+    pub has: u64,
+}
+
+/// A report and when it came.
+struct Told {
+    report: Report,
+    at: Instant,
+    clock_ahead_ms: i64,
+}
+
+#[derive(Default)]
+struct Inner {
+    told: BTreeMap<MemberId, Told>,
+    /// The last answer of a leader.
+    seen: Option<(Instant, BoardRow)>,
+    /// Where the others were at the last looks; on the leader.
+    matched: BTreeMap<MemberId, VecDeque<(Instant, u64)>>,
+    /// What this member said last.
+    own: Report,
+    backup: Option<BackupReport>,
+}
+
+/// What a member has heard of the others. One for each member.
+#[derive(Default)]
+pub struct Boards(Mutex<Inner>);
+
+impl Boards {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().expect("nobody panics while holding the board")
+    }
+
+    /// What `member` said of itself a moment ago.
+    pub fn report_of(&self, member: MemberId) -> Option<Report> {
+        self.inner().told.get(&member).filter(|told| told.at.elapsed() < FRESH).map(|told| told.report.clone())
+    }
+
+    /// The backup's task tells how it stands.
+    pub fn tell_backup(&self, report: BackupReport) {
+        self.inner().backup = Some(report);
+    }
+
+    pub fn backup(&self) -> Option<BackupReport> {
+        self.inner().backup.clone()
+    }
+
+    fn hear(&self, from: MemberId, report: Report, clock_ms: u64) {
+        let theirs = report.clock_ms.saturating_add(report.round_trip_ms.min(10_000) / 2);
+        let clock_ahead_ms = i64::try_from(i128::from(theirs) - i128::from(clock_ms)).unwrap_or(i64::MAX);
+        self.inner().told.insert(from, Told { report, at: Instant::now(), clock_ahead_ms });
+    }
+
+    fn sample(&self, status: &Status, now: Instant) {
+        let mut inner = self.inner();
+        if status.role != Role::Leader {
+            inner.matched.clear();
+            return;
+        }
+        inner.matched.retain(|member, _| status.members.contains_key(member));
+        for (member, progress) in &status.members {
+            let samples = inner.matched.entry(*member).or_default();
+            samples.push_back((now, progress.matched.unwrap_or_default()));
+            while samples.len() > SAMPLES {
+                samples.pop_front();
+            }
+        }
+    }
+
+    fn remember(&self, member: MemberId) -> Memory {
+        self.inner().told.get(&member).map_or_else(Memory::default, |told| Memory {
+            incarnation: told.report.incarnation,
+            has: told.report.settled,
+        })
+    }
+}
+
+/// Entries a second between the first and the last sample.
+fn per_second(samples: &VecDeque<(Instant, u64)>) -> Option<u64> {
+    let ((start, first), (end, last)) = (samples.front()?, samples.back()?);
+    let span = end.duration_since(*start).as_millis() as u64;
+    (span > 0).then(|| last.saturating_sub(*first) * 1000 / span)
+}
+
+impl Inner {
+    /// One other member, as this member, which leads, sees it.
+    fn seen(&self, member: MemberId, progress: &Progress) -> SeenRow {
+        let told = self.told.get(&member).filter(|told| told.at.elapsed() < FRESH);
+        SeenRow {
+            matched: progress.matched,
+            lag: progress.lag,
+            last_contact_ms: progress.last_contact.map(|silence| silence.as_millis() as u64),
+            per_second: self.matched.get(&member).and_then(per_second),
+            clock_ahead_ms: told.map(|told| told.clock_ahead_ms),
+            report: told.map(|told| told.report.clone()),
+        }
+    }
+}
+
+impl BoardRow {
+    fn aged(&self, age: Duration) -> Board {
+        let seen = |row: &SeenRow| Seen {
+            matched: row.matched,
+            lag: row.lag,
+            last_contact: row.last_contact_ms.map(|silence| Duration::from_millis(silence) + age),
+            per_second: row.per_second,
+            clock_ahead_ms: row.clock_ahead_ms,
+            report: row.report.clone(),
+        };
+        let members = self.members.iter().map(|(id, row)| (MemberId(*id), seen(row))).collect();
+        Board { by: Some(MemberId(self.by)), age, term: self.term, members }
+    }
+}
+
+impl Core {
+    /// All members, as the leader sees them.
+    pub fn board(&self) -> Board {
+        if let Some(row) = self.board_here() {
+            return row.aged(Duration::ZERO);
+        }
+        match &self.boards.inner().seen {
+            Some((at, row)) => row.aged(at.elapsed()),
+            None => Board::default(),
+        }
+    }
+
+    /// The view of this member, if it leads.
+    fn board_here(&self) -> Option<BoardRow> {
+        let status = self.status();
+        if status.role != Role::Leader {
+            return None;
+        }
+        let inner = self.boards.inner();
+        let mut members: BTreeMap<u64, SeenRow> =
+            status.members.iter().map(|(id, progress)| (id.0, inner.seen(*id, progress))).collect();
+        let own = SeenRow {
+            matched: status.last_log,
+            last_contact_ms: Some(0),
+            clock_ahead_ms: Some(0),
+            report: Some(inner.own.clone()),
+            ..SeenRow::default()
+        };
+        members.insert(self.me.0, own);
+        Some(BoardRow { by: self.me.0, term: status.term, members })
+    }
+
+    /// A member tells of itself; whoever leads answers with everything.
+    pub fn hear(&self, from: MemberId, report: Report) -> Heard {
+        self.boards.hear(from, report, self.world.clock.now_ms());
+        Heard { board: self.board_here() }
+    }
+
+    /// What this member knows of another that is about to start.
+    pub fn remember(&self, member: MemberId) -> Memory {
+        let memory = self.boards.remember(member);
+        let status = self.status();
+        let matched = status.members.get(&member).and_then(|progress| progress.matched).unwrap_or_default();
+        let stated = self.latest.borrow().member(member).map_or(0, |member| member.incarnation);
+        Memory { incarnation: memory.incarnation.max(stated), has: memory.has.max(matched) }
+    }
+
+    fn others(&self) -> Vec<MemberId> {
+        let state = self.latest.borrow();
+        let active = state.members().values().filter(|member| member.state == MemberState::Active);
+        active.map(|member| member.id).filter(|id| *id != self.me).collect()
+    }
+}
+
+/// Tells and hears once a second, as long as the member lives. A member that hears that it was removed cannot go on.
+pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option<String>>) {
+    let mut next = Instant::now();
+    let mut round_trip = Duration::ZERO;
+    let mut reaches = BTreeSet::new();
+    let mut settled = 0;
+    loop {
+        let status = core.status();
+        core.boards.sample(&status, Instant::now());
+        let report = Report {
+            incarnation,
+            term: status.term,
+            applied: status.applied.unwrap_or_default(),
+            settled: std::mem::replace(&mut settled, status.applied.unwrap_or_default()),
+            clock_ms: core.world.clock.now_ms(),
+            round_trip_ms: round_trip.as_millis() as u64,
+            certificate_ends_ms: core.dialer.tls.certificate().and_then(|der| pki::not_after_ms(&der)).unwrap_or(0),
+            reaches: std::mem::take(&mut reaches),
+            backup: core.boards.backup(),
+        };
+        core.boards.inner().own = report.clone();
+        let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };
+        let said = core.others().into_iter().map(|to| tell(core.dialer_client(to), to, frame.clone()));
+        for (member, word) in join_all(said).await {
+            match word {
+                Word::Heard(heard, took) => {
+                    reaches.insert(member.0);
+                    round_trip = took;
+                    if let Some(board) = heard.board {
+                        core.boards.inner().seen = Some((Instant::now(), board));
+                    }
+                }
+                Word::Removed => {
+                    fatal.send_replace(Some(REMOVED.into()));
+                    return;
+                }
+                Word::Silence => {}
+            }
+        }
+        next = next.max(Instant::now()) + PERIOD;
+        sleep_until(next).await;
+    }
+}
+
+enum Word {
+    Heard(Heard, Duration),
+    Silence,
+    Removed,
+}
+
+async fn tell(mut client: Client, to: MemberId, frame: Frame) -> (MemberId, Word) {
+    let start = Instant::now();
+    let word = match timeout(ANSWER_WITHIN, client.call(frame)).await {
+        Ok(Ok(answer)) => match decode(&answer.into_inner().data) {
+            Ok(heard) => Word::Heard(heard, start.elapsed()),
+            Err(_) => Word::Silence,
+        },
+        Ok(Err(status)) if status.code() == tonic::Code::PermissionDenied => Word::Removed,
+        // A program of before speaks, but not of this.
+        Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+            Word::Heard(Heard::default(), start.elapsed())
+        }
+        _ => Word::Silence,
+    };
+    (to, word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_view_grows_old_and_a_rate_is_taken_over_seconds() {
+        let boards = Boards::default();
+        let mut status = Status { role: Role::Leader, me: MemberId(1), ..Status::default() };
+        for second in 0..20u64 {
+            let progress = Progress { matched: Some(second * 500), lag: 10, last_contact: None };
+            status.members.insert(MemberId(2), progress);
+            boards.sample(&status, Instant::now());
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        let inner = boards.inner();
+        let row = BoardRow {
+            by: 1,
+            term: 3,
+            members: [(
+                2,
+                SeenRow { last_contact_ms: Some(20), ..inner.seen(MemberId(2), &status.members[&MemberId(2)]) },
+            )]
+            .into(),
+        };
+        assert_eq!(row.members[&2].per_second, Some(500));
+        let board = row.aged(Duration::from_secs(7));
+        assert_eq!((board.by, board.age), (Some(MemberId(1)), Duration::from_secs(7)));
+        assert_eq!(board.members[&MemberId(2)].last_contact, Some(Duration::from_millis(7020)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_report_is_old_after_five_seconds_but_what_it_promised_is_remembered() {
+        let boards = Boards::default();
+        let report =
+            Report { incarnation: 7, term: 3, settled: 90, clock_ms: 10_000, round_trip_ms: 40, ..Report::default() };
+        boards.hear(MemberId(2), report.clone(), 9_000);
+        assert_eq!(boards.report_of(MemberId(2)), Some(report));
+        assert_eq!(boards.inner().told[&MemberId(2)].clock_ahead_ms, 1_020);
+        tokio::time::advance(FRESH).await;
+        assert_eq!(boards.report_of(MemberId(2)), None);
+        assert_eq!(boards.remember(MemberId(2)), Memory { incarnation: 7, has: 90 });
+        assert_eq!(boards.remember(MemberId(3)), Memory::default());
+    }
+}

@@ -1,0 +1,434 @@
+//! A member starts: opens its folder, founds, joins or continues, and sets its tasks going.
+
+use std::{
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use state_machine::{Command, FEATURE_LEVEL, Member, MemberState, State};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+use world::World;
+
+use crate::{
+    apply::Machine,
+    archive,
+    board::{self, Boards, Memory},
+    cluster::{AUTHORITY_SECRET, Applied, Cluster, Core, Guard, REMOVED},
+    encode::{Blob, Call, decode},
+    error::StartError,
+    forward::Forwards,
+    founding,
+    identity::{Home, Identity},
+    join,
+    log::Log,
+    membership,
+    metrics::Metrics,
+    options::{Options, StartAs},
+    peers::{self, AddressBook, Dialer, Network, Service, proto::Frame},
+    pki::{self, MemberTls},
+    renewal::{renew, renew_if_due},
+    seal::{SealingKey, unseal},
+    snapshot::Snapshots,
+    status::{Leadership, Status, watch_engine},
+    store::{Marker, Recovered, Store, StoreOptions},
+    tasks::Tasks,
+    token::Token,
+    types::Raft,
+};
+
+/// Whom the folder belongs to, with what the database holds.
+struct Opened {
+    store: Store,
+    recovered: Recovered,
+    broken: watch::Receiver<Option<String>>,
+    identity: Identity,
+    sealing: SealingKey,
+    /// Joined just now.
+    is_new: bool,
+}
+
+/// Starts this member.
+pub async fn start(options: Options, world: World) -> Result<Cluster, StartError> {
+    let metrics = Metrics::default();
+    let tasks = Tasks::here();
+    let result = start_with(&options, &world, &metrics, &tasks).await;
+    if let Err(error) = &result {
+        tasks.stop();
+        if let StartError::Integrity(_) = error {
+            quarantine(&options, &world, error);
+        }
+    }
+    result
+}
+
+/// The report of a member that must not take part: for whoever finds the folder.
+const QUARANTINE_FILE: &str = "quarantine.txt";
+
+fn quarantine(options: &Options, world: &World, why: &StartError) {
+    let text = format!(
+        "{}\n\nmember name   {}\nfolder        {}\nprogram       {}\nunix time ms  {}\n\n\
+         Nothing in this folder was changed. Keep it for analysis; do not start it again, here or elsewhere.\n\
+         A healthy majority goes on without it. To replace this member, on a healthy one:\n\
+         \n  hsraft token create --name {}\n\nand here, with an empty data folder:\n\
+         \n  hsraft join HOST:PORT --token hsr1.… --replace {}\n",
+        why,
+        options.name,
+        options.data_dir.display(),
+        options.version,
+        world.clock.now_ms(),
+        options.name,
+        options.name,
+    );
+    let path = options.data_dir.join(QUARANTINE_FILE);
+    if let Err(error) = world.disk.write(&path, text.as_bytes()) {
+        tracing::error!(%error, "the report of the quarantine could not be written");
+    }
+}
+
+async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: &Tasks) -> Result<Cluster, StartError> {
+    let listener = world
+        .net
+        .listen(options.peer_listen)
+        .await
+        .map_err(|source| StartError::Listen { address: options.peer_listen.to_string(), source })?;
+    let port = listener.local_addr().map_or(options.peer_listen.port(), |address| address.port());
+    let mut facts = facts(options, port)?;
+    let home = open_home(options, world, metrics, &facts).await?;
+    let Opened { store, recovered, broken, mut identity, sealing, is_new } = home;
+    let me = identity.member();
+    if recovered.state.0.member(me).is_some_and(|member| member.state == MemberState::Removed) {
+        return Err(StartError::Removed);
+    }
+    let files = Home { disk: &*world.disk, folder: &options.data_dir };
+    identity.incarnation += 1;
+    (facts.id, facts.incarnation) = (me, identity.incarnation);
+    renew_if_due(&mut identity, unseal(&sealing, &recovered.state.0, AUTHORITY_SECRET), world)?;
+
+    let tls = MemberTls::new(&identity.certificate.0, &identity.key.0, &identity.authority.0, world.clock.clone())
+        .map_err(StartError::engine)?;
+    let snapshots = Snapshots::open(options.data_dir.join("snapshots"), world.disk.clone())
+        .map_err(|error| StartError::disk(&options.data_dir.join("snapshots"), error))?;
+    let (machine, published) = Machine::new(store.clone(), snapshots, &recovered, metrics.apply.clone());
+    let latest = published.latest.clone();
+    let dialer = Dialer {
+        net: world.net.clone(),
+        tls,
+        cluster_id: identity.cluster_id.as_str().into(),
+        book: AddressBook::new(latest.clone(), identity.peers.iter().cloned()),
+        tasks: tasks.clone(),
+        timing: options.timing,
+    };
+    if !is_new {
+        let last = recovered.last.map_or(0, |last| last.index);
+        ask_the_others(&dialer, &recovered.state.0, &identity, last).await?;
+    }
+    files.put_identity(&identity)?;
+    let closed = store.closed();
+    let log = Log::new(store.clone(), &recovered);
+    let archive = options.backup.clone().map(|target| (target, store, log.clone()));
+    drop(recovered);
+    let config = engine_config(options, &identity.cluster_id)?;
+    let raft = Raft::new(me.0, Arc::new(config), Network(dialer.clone()), log, machine).await.map_err(engine_error)?;
+
+    let stopping = Arc::new(AtomicBool::new(false));
+    let (leadership_sender, leadership) = watch::channel(Leadership::default());
+    let (changed_sender, changed) = watch::channel(0);
+    let (fatal_sender, fatal) = watch::channel(None);
+    let (status_sender, statuses) = watch::channel(Status::default());
+    let core = Arc::new(Core {
+        raft: raft.clone(),
+        me,
+        cluster_id: dialer.cluster_id.clone(),
+        authority: identity.authority.0.to_vec(),
+        sealing,
+        latest,
+        published,
+        leadership,
+        dialer: dialer.clone(),
+        forwards: Forwards::default(),
+        world: world.clone(),
+        tasks: tasks.clone(),
+        metrics: metrics.clone(),
+        boards: Boards::default(),
+        clients: Mutex::default(),
+        statuses,
+        fatal,
+        closed,
+        stopping: stopping.clone(),
+    });
+    let guard = Guard { raft: raft.clone(), tasks: tasks.clone(), stopping: stopping.clone() };
+    let cluster = Cluster { core: core.clone(), _guard: Arc::new(guard) };
+
+    tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone(), stopping));
+    tasks.spawn(watch_disk(broken, fatal_sender.clone()));
+    tasks.spawn(board::keep(core.clone(), identity.incarnation, fatal_sender.clone()));
+    tasks.spawn(watch_removal(core.clone(), fatal_sender));
+    tasks.spawn(publish_status(core.clone(), changed, status_sender));
+    tasks.spawn(peers::serve(listener, dialer, Service(core.clone())));
+    tasks.spawn(membership::reconcile(core.clone()));
+
+    if identity.authority_key.is_some() {
+        founding::finish(&core, options, &facts, &mut identity).await?;
+        files.put_identity(&identity)?;
+    } else if is_new {
+        wait_for_seat(&core).await?;
+    }
+    if let Some((target, store, log)) = archive {
+        tasks.spawn(archive::keep(core.clone(), target, store, log, options.name.clone()));
+    }
+    tasks.spawn(announce(core.clone(), facts));
+    tasks.spawn(renew(core, identity, options.clone()));
+    Ok(cluster)
+}
+
+/// How long the others may think about it. One that is down, or starts as well, is not waited for longer.
+const MEMORY_WITHIN: Duration = Duration::from_secs(1);
+
+/// A folder that was put back to an earlier day is whole in itself; only the others can tell. It must not take part: it
+/// would deny what it promised, and a leader would trip over a log that became shorter.
+async fn ask_the_others(dialer: &Dialer, state: &State, identity: &Identity, last: u64) -> Result<(), StartError> {
+    let others =
+        state.members().values().filter(|member| member.state == MemberState::Active && member.id != identity.member());
+    let frame = Frame { kind: Call::Remember as u32, data: Default::default() };
+    let asked = others.map(|other| {
+        let (mut client, frame) = (dialer.channel(other.id), frame.clone());
+        async move { (other.name.clone(), timeout(MEMORY_WITHIN, client.call(frame)).await) }
+    });
+    for (name, answer) in join_all(asked).await {
+        let frame = match answer {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) if status.code() == tonic::Code::PermissionDenied => return Err(StartError::Removed),
+            Ok(Err(_)) | Err(_) => continue,
+        };
+        let Ok(memory) = decode::<Memory>(&frame.data) else { continue };
+        if memory.incarnation >= identity.incarnation {
+            return Err(StartError::Integrity(format!(
+                "this folder is from an earlier day: {name} remembers start {} of this member, the folder only {}",
+                memory.incarnation,
+                identity.incarnation - 1
+            )));
+        }
+        if memory.has > last {
+            return Err(StartError::Integrity(format!(
+                "this folder is from an earlier day: {name} knows that this member had log entry {}, the folder ends at {last}",
+                memory.has
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What others should know of this member.
+fn facts(options: &Options, port: u16) -> Result<Member, StartError> {
+    let peer_address = match options.peer_advertise.rsplit_once(':') {
+        Some((host, "0")) => format!("{host}:{port}"),
+        Some((host, text)) if !host.is_empty() && text.parse::<u16>().is_ok() => options.peer_advertise.clone(),
+        _ => return Err(StartError::Option(format!("peer_advertise {:?} is not host:port", options.peer_advertise))),
+    };
+    Ok(Member {
+        name: options.name.clone(),
+        peer_address,
+        client_url: options.client_url.clone(),
+        version: options.version.clone(),
+        feature_level: FEATURE_LEVEL,
+        relay: options.relay.clone(),
+        ..Member::default()
+    })
+}
+
+fn engine_config(options: &Options, cluster_id: &str) -> Result<openraft::Config, StartError> {
+    let (timing, every) = (options.timing, options.snapshot_every.max(10));
+    openraft::Config {
+        cluster_name: cluster_id.into(),
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        enable_pre_vote: Some(true),
+        // Safety, not taste: a leader that lost an entry it had replicated but not synced must not lead the same term
+        // again (it would write another entry under the same id).
+        enable_leader_restore: Some(false),
+        snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(every),
+        max_in_snapshot_log_to_keep: every / 6,
+        replication_lag_threshold: every * 2,
+        max_payload_entries: 1024,
+        install_snapshot_timeout: 30_000,
+        backoff: "50ms 100ms 200ms ...500ms".into(),
+        ..openraft::Config::default()
+    }
+    .validate()
+    .map_err(|error| StartError::Option(error.to_string()))
+}
+
+fn engine_error(fatal: openraft::errors::Fatal<crate::types::Types>) -> StartError {
+    match fatal {
+        openraft::errors::Fatal::StorageError(error) => StartError::Integrity(error.to_string()),
+        other => StartError::engine(other),
+    }
+}
+
+async fn open_home(options: &Options, world: &World, metrics: &Metrics, facts: &Member) -> Result<Opened, StartError> {
+    let folder = &options.data_dir;
+    let disk = &world.disk;
+    let files = Home { disk: &**disk, folder };
+    disk.create_dir_all(folder).map_err(|error| StartError::disk(folder, error))?;
+    let lock = disk.lock(folder).map_err(|error| StartError::disk(folder, error))?;
+    let identity = files.identity()?;
+    let (store, mut recovered, broken) = Store::open(StoreOptions {
+        folder: folder.clone(),
+        disk: disk.clone(),
+        entropy: world.entropy.clone(),
+        lock,
+        metrics: metrics.store.clone(),
+    })?;
+    match (&identity, &recovered.marker) {
+        (Some(identity), Some(marker))
+            if identity.cluster_id == marker.cluster_id && identity.member == marker.member => {}
+        (Some(identity), Some(marker)) => {
+            return Err(StartError::Foreign(format!(
+                "the identity is member {} of {}, the database member {} of {}",
+                identity.member, identity.cluster_id, marker.member, marker.cluster_id
+            )));
+        }
+        (Some(identity), None) => {
+            return Err(StartError::Integrity(format!(
+                "this folder is member {} of {}, but its database is gone",
+                identity.member, identity.cluster_id
+            )));
+        }
+        (None, _) if !recovered.is_empty() => {
+            return Err(StartError::Foreign("there is a database, but no identity".into()));
+        }
+        // Nothing, or the traces of a founding or joining that did not come to its end.
+        (None, _) => {}
+    }
+    if let Some(identity) = identity {
+        let sealing = files.sealing_key()?;
+        return Ok(Opened { store, recovered, broken, identity, sealing, is_new: false });
+    }
+
+    let (identity, sealing) = match &options.start {
+        StartAs::FoundIfEmpty { .. } => founding::prepare(options, world)?,
+        StartAs::Join { address, token, replaces } => {
+            let key = files.joining_key(|| pki::new_key(&world.entropy).to_vec())?;
+            ask_to_join(options, world, facts, address, token, replaces, key).await?
+        }
+        StartAs::Continue => return Err(StartError::NothingThere(folder.display().to_string())),
+    };
+    // Database first: an identity without its database is refused ever after.
+    let marker = Marker { cluster_id: identity.cluster_id.clone(), member: identity.member };
+    store.write_marker(&marker).await.map_err(|error| StartError::disk(folder, error))?;
+    recovered.marker = Some(marker);
+    files.put_sealing_key(&sealing)?;
+    files.put_identity(&identity)?;
+    let is_new = identity.authority_key.is_none();
+    Ok(Opened { store, recovered, broken, identity, sealing, is_new })
+}
+
+async fn ask_to_join(
+    options: &Options,
+    world: &World,
+    facts: &Member,
+    addresses: &[String],
+    token: &str,
+    replaces: &str,
+    key: Vec<u8>,
+) -> Result<(Identity, SealingKey), StartError> {
+    let token = Token::parse(token).ok_or_else(|| StartError::Token("it does not look like hsr1.…".into()))?;
+    let joined = join::ask(addresses, &token, &key, facts, replaces, world).await?;
+    let sealing = SealingKey::from_bytes(&joined.sealing_key)
+        .ok_or_else(|| StartError::Refused("the member sent an unusable sealing key".into()))?;
+    tracing::info!(member = %joined.member, cluster = token.cluster_id, "admitted");
+    let identity = Identity {
+        cluster_id: token.cluster_id.clone(),
+        member: joined.member.0,
+        name: options.name.clone(),
+        incarnation: 0,
+        certificate: Blob(joined.certificate.into()),
+        key: Blob(key.into()),
+        authority: Blob(joined.authority.into()),
+        authority_key: None,
+        peers: joined.peers,
+    };
+    Ok((identity, sealing))
+}
+
+/// A joiner is in once it has applied its own admission.
+const SEAT_WITHIN: Duration = Duration::from_secs(60);
+
+async fn wait_for_seat(core: &Core) -> Result<(), StartError> {
+    let mut latest = core.latest.clone();
+    match timeout(SEAT_WITHIN, latest.wait_for(|state| state.member(core.me).is_some())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) => Err(StartError::Engine("the engine stopped".into())),
+        Err(_) => Err(StartError::CatchingUp),
+    }
+}
+
+/// Tells the others when what they know of this member is no longer so.
+async fn announce(core: Arc<Core>, facts: Member) {
+    let mut latest = core.latest.clone();
+    let news = |known: &Member| {
+        known.incarnation < facts.incarnation
+            || (&known.peer_address, &known.client_url, &known.version, known.feature_level, &known.relay)
+                != (&facts.peer_address, &facts.client_url, &facts.version, facts.feature_level, &facts.relay)
+    };
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let known = latest.borrow_and_update().member(core.me).cloned();
+        match known {
+            Some(known) if known.state == MemberState::Active && news(&known) => {
+                match core
+                    .propose(core.new_request(), &facts.name, Command::AnnounceMember { member: facts.clone() })
+                    .await
+                {
+                    Ok(Applied { answer: Ok(_), .. }) => return,
+                    Ok(Applied { answer: Err(refusal), .. }) => {
+                        tracing::warn!(%refusal, "this member's facts were refused");
+                        return;
+                    }
+                    Err(error) => tracing::info!(%error, "this member's facts could not be told yet"),
+                }
+                sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(10));
+            }
+            Some(_) => return,
+            None => {
+                if latest.changed().await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn watch_disk(mut broken: watch::Receiver<Option<String>>, fatal: watch::Sender<Option<String>>) {
+    if let Ok(reason) = broken.wait_for(Option::is_some).await {
+        fatal.send_replace(reason.clone());
+    }
+}
+
+async fn watch_removal(core: Arc<Core>, fatal: watch::Sender<Option<String>>) {
+    let mut latest = core.latest.clone();
+    let removed = |state: &Arc<State>| state.member(core.me).is_some_and(|member| member.state == MemberState::Removed);
+    if latest.wait_for(removed).await.is_ok() {
+        fatal.send_replace(Some(REMOVED.into()));
+    }
+}
+
+async fn publish_status(core: Arc<Core>, mut changed: watch::Receiver<u64>, statuses: watch::Sender<Status>) {
+    let mut next = Instant::now();
+    loop {
+        let status = core.status();
+        core.update_metrics(&status);
+        statuses.send_replace(status);
+        next = next.max(Instant::now()) + Duration::from_secs(1);
+        tokio::select! { biased;
+            news = changed.changed() => if news.is_err() { return },
+            () = tokio::time::sleep_until(next) => {}
+        }
+    }
+}
