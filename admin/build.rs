@@ -1,4 +1,6 @@
 //! Compiles the proto file with a compiler written in Rust, and keeps its description for gRPC reflection.
+#![expect(clippy::disallowed_methods, reason = "a build script has no world")]
+
 use prost::Message;
 
 fn main() {

@@ -13,6 +13,7 @@
 //! | `describe.rs`, `describe/` | OpenAPI, Swagger and a page, from one table |
 //! | `headscale.rs`, `headscale/` | Headscale's database: into the cluster and back |
 //! | `status.rs` | refusal → HTTP status, one table |
+//! | `origins.rs` | which pages a browser may let ask |
 //! | `request.rs`, `backend.rs` | reading requests; what handlers ask of the cluster |
 //! | `cli.rs`, `cli/`, `client.rs` | the words, a noun a file; the way to a member |
 //! | `lab.rs`, `lab/` | a cluster on this machine in one command |
@@ -29,6 +30,7 @@ mod headscale;
 mod lab;
 #[cfg(test)]
 mod lone;
+mod origins;
 mod request;
 pub mod secret_text;
 mod status;
@@ -65,6 +67,8 @@ pub struct RouterOptions {
     pub trusted: bool,
     /// This member takes the policy from a file (`policy.mode: file`), so nobody else may set it here.
     pub policy_file: bool,
+    /// Pages from these origins (`https://ui.example.com`, or `*`) may ask from a browser.
+    pub allowed_origins: Vec<String>,
 }
 
 /// The HTTP face of this member: `/api/v1/…`, `/health`, `/version`, and the same operations as gRPC for callers that
@@ -90,6 +94,7 @@ fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
         .route("/health", get(v1::health::ready))
         .route("/version", get(version::reply))
         .fallback(unknown_path)
+        .layer(middleware::from_fn_with_state(api.clone(), origins::check))
         .with_state(api)
 }
 

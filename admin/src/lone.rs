@@ -87,6 +87,7 @@ impl Lone {
             random: Arc::new(move |bytes| for_dice.roll(bytes)),
             now: Arc::new(move || Timestamp(for_clock.now.load(Ordering::Relaxed))),
             noise_key: format!("mkey:{}", "07".repeat(32)),
+            allowed_origins: vec!["https://ui.example.com/".into()],
             trusted,
             policy_file: false,
         };

@@ -130,6 +130,7 @@ pub fn from_text(
         metrics_listen: listen_optional(d, "metrics_listen_addr"),
         unix_socket: Some(path(d, "unix_socket", folder).unwrap_or_else(|| data_dir.join("hsraft.sock"))),
         unix_socket_mode: unix_socket_mode(d),
+        allowed_origins: d.list("http.cors.allowed_origins"),
         peer_listen,
         timing: timing(d),
         backup_dir: path(d, "cluster.backup_dir", folder),

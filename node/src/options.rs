@@ -37,6 +37,8 @@ pub struct Options {
     pub metrics_listen: Option<SocketAddr>,
     pub unix_socket: Option<PathBuf>,
     pub unix_socket_mode: u32,
+    /// Pages from these origins may ask the API from a browser; empty: none.
+    pub allowed_origins: Vec<String>,
 
     pub peer_listen: SocketAddr,
     /// `host:port` other members dial. Port 0: the port that was bound.
@@ -217,6 +219,7 @@ impl Options {
             metrics_listen: None,
             unix_socket: None,
             unix_socket_mode: 0o600,
+            allowed_origins: Vec::new(),
             peer_listen: anywhere,
             peer_advertise: "127.0.0.1:0".to_owned(),
             timing: raft::Timing::lan(),

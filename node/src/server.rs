@@ -436,6 +436,7 @@ fn api(control: &Control, world: &World, options: &Options, trusted: bool) -> ax
         noise_key: control.public_key().to_string(),
         trusted,
         policy_file: options.policy.is_some(),
+        allowed_origins: options.allowed_origins.clone(),
     };
     admin::router(control.cluster.clone(), router)
 }

@@ -178,7 +178,8 @@ fn fill(to: &Connection, holdings: &Holdings, now: Timestamp) -> rusqlite::Resul
                 node.id.0 as i64,
                 node.machine_key.to_string(),
                 node.node_key.to_string(),
-                if node.disco_key.is_zero() { String::new() } else { node.disco_key.to_string() },
+                // Zeros where there is none: Headscale wants a key.
+                node.disco_key.to_string(),
                 json(node.endpoints.iter().map(|endpoint| endpoint.addr)),
                 raw,
                 node.ipv4.map(|address| address.to_string()),

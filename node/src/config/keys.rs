@@ -79,6 +79,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("dns.extra_records_path", Read),
     ("unix_socket", Read),
     ("unix_socket_permission", Read),
+    ("http.cors.allowed_origins", Read),
     ("oidc", MootTree(OIDC)),
     ("logtail.enabled", Read),
     ("taildrop.enabled", Read),
