@@ -405,11 +405,12 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
     let founder = matches!(options.start, Start::Found) && cluster.me() == MemberId(1);
     let state = cluster.latest();
     let mut wishes = Vec::new();
-    if let Some(text) = &options.policy {
-        if state.policy().is_none() && founder {
-            let author = format!("file of {}", options.name);
-            wishes.push(Command::SetPolicy { text: text.as_str().into(), author });
-        }
+    if let Some(text) = &options.policy
+        && state.policy().is_none()
+        && founder
+    {
+        let author = format!("file of {}", options.name);
+        wishes.push(Command::SetPolicy { text: text.as_str().into(), author });
     }
     let regions = options.derp.fixed_regions();
     if founder && state.derp_regions().is_empty() && !regions.is_empty() {

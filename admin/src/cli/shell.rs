@@ -1,5 +1,4 @@
 //! Words that need no member: `completion`, `manual` and `generate`.
-#![expect(clippy::disallowed_methods, reason = "the command line is a process of its own: it has no world")]
 
 use std::path::{Path, PathBuf};
 

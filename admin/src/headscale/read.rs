@@ -213,7 +213,7 @@ fn tables(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
 fn rows<T>(connection: &Connection, table: &str, read: impl Fn(&Row) -> T) -> rusqlite::Result<Vec<T>> {
     // The names come from this file, not from outside.
     let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(|name| name.to_ascii_lowercase()).collect();
+    let columns: Vec<String> = statement.column_names().map(|name| name.to_ascii_lowercase()).collect();
     let mut found = Vec::new();
     let mut cursor = statement.query([])?;
     while let Some(row) = cursor.next()? {

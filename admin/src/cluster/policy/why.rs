@@ -144,7 +144,7 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
         return Ok((text, None));
     }
     let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !text.ends_with(']') && !(host == "tag") => (host, port),
+        Some((host, port)) if !text.ends_with(']') && host != "tag" => (host, port),
         _ => return Ok((text, None)),
     };
     if port == "*" {
