@@ -148,7 +148,8 @@ fn modern_words(path: &[Step], word: &str, known: &Known) -> Option<Vec<String>>
     };
     match (section.as_str(), field.as_str()) {
         ("groups" | "tagowners", _) | ("autoapprovers", _) => Some(vec![modern_user_or(word, known, true)]),
-        ("acls" | "tests", "dst" | "ports" | "accept" | "deny") => Some(vec![with_ports(word, known)]),
+        ("tests", "accept" | "deny") => Some(one_port_each(&with_ports(word, known))),
+        ("acls", "dst" | "ports") => Some(vec![with_ports(word, known)]),
         ("acls" | "grants" | "ssh" | "sshtests" | "tests", "src" | "users") if section != "ssh" || field == "src" => {
             Some(vec![modern_user_or(word, known, false)])
         }
@@ -177,6 +178,17 @@ fn with_ports(word: &str, known: &Known) -> String {
     match word.rsplit_once(':') {
         Some((name, ports)) if is_ports(ports) => format!("{}:{ports}", modern_user_or(name, known, false)),
         _ => modern_user_or(word, known, false),
+    }
+}
+
+/// A test asks about one port. SSH's stands for all of them: it is what people want to know about first.
+fn one_port_each(word: &str) -> Vec<String> {
+    let Some((name, ports)) = word.rsplit_once(':') else { return vec![word.to_owned()] };
+    let parts = ports.split(',').map(|part| part.trim().split('-').next().unwrap_or_default());
+    let parts: Vec<&str> = parts.map(|port| if port == "*" { "22" } else { port }).collect();
+    match parts.iter().all(|port| port.parse::<u16>().is_ok()) {
+        true => parts.into_iter().map(|port| format!("{name}:{port}")).collect(),
+        false => vec![word.to_owned()],
     }
 }
 
@@ -320,7 +332,7 @@ mod tests {
     {"action": "accept", "src": ["group:ops"], "dst": ["*"], "users": ["root", "ubuntu"]},
     {"action": "accept", "src": ["tag:web"], "dst": ["*"], "users": ["root"]},
   ],
-  "tests": [{"src": "user:ann", "accept": ["tag:web:443"]}],
+  "tests": [{"src": "user:ann", "accept": ["tag:web:443", "tag:web:80,443"], "deny": ["tag:web:*", "tag:web:20-30"]}],
 }
 "#;
         let new = r#"// who is who
@@ -336,7 +348,7 @@ mod tests {
     {"action": "accept", "src": ["group:ops"], "dst": ["autogroup:tagged", "autogroup:self"], "users": ["root", "ubuntu"]},
     {"action": "accept", "src": ["tag:web"], "dst": ["autogroup:tagged"], "users": ["root"]},
   ],
-  "tests": [{"src": "ann@", "accept": ["tag:web:443"]}],
+  "tests": [{"src": "ann@", "accept": ["tag:web:443", "tag:web:80", "tag:web:443"], "deny": ["tag:web:22", "tag:web:20"]}],
 }
 "#;
         let converted = convert(old).unwrap();
