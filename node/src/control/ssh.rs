@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use policy::{CheckPeriod, Meaning, SshRule};
+use netmap::Atlas;
+use policy::{CheckPeriod, SshRule};
 use state_machine::{Command, Node, NodeId, Outcome, SshCheck, SshCheckResult, State, Timestamp};
 use tailcfg::SshAction;
 
@@ -15,7 +16,7 @@ use super::{
     Control, Peer,
     body::{Answer, json, text},
 };
-use crate::keys;
+use crate::{atlas, keys};
 
 /// The first feature level whose members know of checks.
 const LEVEL: u32 = 2;
@@ -47,27 +48,26 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         return text(StatusCode::NOT_FOUND, "no such connection");
     }
     peer.seat.proved();
-    // What is missing here may have been set or approved at another member a moment ago.
-    if !matches!(judge(&state, control.now().max(state.now()), &asked), Verdict::Action(action) if action.accept)
-        && let Err(error) = control.cluster.confirm().await
-    {
-        tracing::debug!(%error, "a question about a connection is answered from what this member has");
-    }
-    let mut states = control.cluster.watch();
+    let mut atlases = control.atlas.clone();
     let patience = tokio::time::sleep(control.limits.followup_hold);
     let mut patience = std::pin::pin!(patience);
+    // What was set, approved or made void at another member a moment ago counts.
+    match control.cluster.confirm().await {
+        Ok(state) => _ = atlas::reached(&mut atlases, state.revision()).await,
+        Err(error) => tracing::warn!(%error, "an SSH check is judged by what this member has"),
+    }
     loop {
-        let state = states.borrow_and_update().clone();
-        match judge(&state, control.now().max(state.now()), &asked) {
+        let atlas = atlases.borrow_and_update().clone();
+        match judge(&atlas, control.now().max(atlas.state().now()), &asked) {
             Verdict::Action(action) => return json(&action),
-            Verdict::Begin => return begin(control, &state, &asked).await,
+            Verdict::Begin => return begin(control, atlas.state(), &asked).await,
             Verdict::Wait => {}
         }
         tokio::select! { biased;
             () = peer.leaving.cancelled() => {
                 return text(StatusCode::SERVICE_UNAVAILABLE, "this member is leaving; another one will answer");
             }
-            moved = states.changed() => if moved.is_err() {
+            moved = atlases.changed() => if moved.is_err() {
                 return text(StatusCode::SERVICE_UNAVAILABLE, "this member has stopped");
             },
             // The same question again: the node asks once more.
@@ -101,8 +101,9 @@ enum Verdict {
     Wait,
 }
 
-fn judge(state: &State, now: Timestamp, asked: &Asked) -> Verdict {
-    let Some((period, rule)) = rule(state, asked) else {
+fn judge(atlas: &Atlas, now: Timestamp, asked: &Asked) -> Verdict {
+    let state = atlas.state();
+    let Some((period, rule)) = rule(atlas, asked) else {
         return Verdict::Action(reject("# the policy does not let this connection in any more\r\n"));
     };
     if state.feature_level() < LEVEL {
@@ -115,7 +116,7 @@ fn judge(state: &State, now: Timestamp, asked: &Asked) -> Verdict {
         }
         // The very connection that was asked about.
         Some(SshCheckResult::Approved { at, .. }) if now.since(*at) < ONE_CONNECTION => {
-            return Verdict::Action(accept(&rule));
+            return Verdict::Action(netmap::ssh_accepted(&rule));
         }
         _ => {}
     }
@@ -123,7 +124,7 @@ fn judge(state: &State, now: Timestamp, asked: &Asked) -> Verdict {
         && let Some(at) = state.ssh_approved_at(asked.source, asked.target)
         && now.since(at).as_secs() < secs
     {
-        return Verdict::Action(accept(&rule));
+        return Verdict::Action(netmap::ssh_accepted(&rule));
     }
     match check.map(|check| (&check.result, check.expires_at > now)) {
         Some((SshCheckResult::Waiting, true)) => Verdict::Wait,
@@ -137,9 +138,9 @@ fn is_of(check: &SshCheck, asked: &Asked) -> bool {
 }
 
 /// The rule of the policy in force that wants this connection to be checked.
-fn rule(state: &State, asked: &Asked) -> Option<(CheckPeriod, SshRule)> {
-    let source: &Arc<Node> = state.node(asked.source)?;
-    let meaning = Meaning::compile(state.policy_in_force()?, state.inventory());
+fn rule(atlas: &Atlas, asked: &Asked) -> Option<(CheckPeriod, SshRule)> {
+    let source: &Arc<Node> = atlas.state().node(asked.source)?;
+    let meaning = atlas.meaning();
     let period = meaning.ssh_check_period(asked.source.0, asked.target.0, &asked.local_user)?;
     let addresses = [source.ipv4.map(Into::into), source.ipv6.map(Into::into)];
     let comes_from = |rule: &&SshRule| addresses.iter().flatten().any(|address| rule.principals.contains(address));
@@ -183,17 +184,6 @@ fn delegate(asked: &Asked, id: &str, message: String) -> SshAction {
     SshAction {
         message,
         hold_and_delegate: format!("https://unused/machine/ssh/action/{source}/to/{target}?{query}"),
-        ..SshAction::default()
-    }
-}
-
-fn accept(rule: &SshRule) -> SshAction {
-    SshAction {
-        accept: true,
-        allow_agent_forwarding: true,
-        allow_local_port_forwarding: true,
-        allow_remote_port_forwarding: true,
-        recorders: rule.recorders.clone(),
         ..SshAction::default()
     }
 }

@@ -40,3 +40,4 @@ pub use delta::{Delta, delta};
 pub use map::{Moment, full};
 pub use mirror::Mirror;
 pub use profiles::{TAGGED_DEVICES, profile};
+pub use ssh::accepted as ssh_accepted;

@@ -14,9 +14,24 @@ pub(crate) fn page(rules: &[SshRule]) -> Bytes {
     to_bytes(&SshPolicy { rules: rules.iter().map(rule).collect() })
 }
 
+/// What happens once a person has approved a connection that the rule wants to be checked: as if it needed no check.
+pub fn accepted(rule: &SshRule) -> SshAction {
+    action(&SshRule { check: false, ..rule.clone() })
+}
+
 fn rule(rule: &SshRule) -> tailcfg::SshRule {
     let principal =
         |address: &std::net::IpAddr| SshPrincipal { node_ip: address.to_string(), ..SshPrincipal::default() };
+    tailcfg::SshRule {
+        rule_expires: None,
+        principals: rule.principals.iter().map(principal).collect(),
+        ssh_users: rule.users.clone(),
+        action: action(rule),
+        accept_env: rule.accept_env.clone(),
+    }
+}
+
+fn action(rule: &SshRule) -> SshAction {
     let mut action = match rule.check {
         true => SshAction { hold_and_delegate: CHECK.to_owned(), ..SshAction::default() },
         false => SshAction {
@@ -32,11 +47,5 @@ fn rule(rule: &SshRule) -> tailcfg::SshRule {
         reject_session_with_message: "# no session recorder can be reached, and the policy demands one".to_owned(),
         terminate_session_with_message: "# the session recorder was lost, and the policy demands one".to_owned(),
     });
-    tailcfg::SshRule {
-        rule_expires: None,
-        principals: rule.principals.iter().map(principal).collect(),
-        ssh_users: rule.users.clone(),
-        action,
-        accept_env: rule.accept_env.clone(),
-    }
+    action
 }
