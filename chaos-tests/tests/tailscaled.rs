@@ -56,6 +56,63 @@ async fn two_daemons_obey_the_policy() {
     assert!(!one.is_greeted(&address, first, Duration::from_secs(3)).await, "a port that is no longer allowed lives");
 }
 
+/// SSH check mode: the connection is held until somebody approves it at another member; the next one is not held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shell_waits_for_a_person() {
+    let (Some(daemon), Some(cli)) = (find("TAILSCALED", "tailscaled"), find("TAILSCALE", "tailscale")) else {
+        println!("skipped: no tailscaled and tailscale here (set TAILSCALED and TAILSCALE, or put them on PATH)");
+        return;
+    };
+    let Some(ssh) = find("SSH_CLIENT_PROGRAM", "ssh") else { return println!("skipped: no ssh here") };
+    let fleet = Fleet::up(3).await.unwrap();
+    let policy = r#"{
+        "acls": [{"action": "accept", "src": ["*"], "dst": ["*:*"]}],
+        "ssh": [{"action": "check", "checkPeriod": "1h", "src": ["autogroup:member"], "dst": ["autogroup:self"],
+            "users": ["root", "autogroup:nonroot"]}],
+    }"#;
+    set_policy(&fleet, policy).await;
+    let one = Daemon::log_in(&fleet, &daemon, &cli, "daemon-one", 0).await;
+    let two = Daemon::log_in_with(&fleet, &daemon, &cli, "daemon-two", 1, &["--ssh"]).await;
+    let address = two.address().await;
+    // The path is there, whatever SSH makes of it.
+    one.ping(&address).await;
+
+    let shell = |words: &'static str| {
+        let proxy = format!("ProxyCommand={} --socket={} nc %h %p", cli.display(), one.socket);
+        let mut ssh = Command::new(&ssh);
+        ssh.args(["-T", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", &proxy]);
+        // Whoever runs the test may become himself.
+        let user = std::env::var("USER").unwrap_or_else(|_| "root".to_owned());
+        ssh.args(["-F", "/dev/null", "-l", &user, &address, words]).stdin(Stdio::null()).kill_on_drop(true);
+        ssh
+    };
+    let held = shell("echo let-in").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // The question shows up at another member than the one that holds the connection, and is answered there.
+    let socket = fleet.report.members[2].socket.clone();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let id = loop {
+        let printed = fleet.run(&["ssh", "list", "--socket", &socket, "-o", "json"]).await.unwrap();
+        let checks: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let waiting = checks.as_array().into_iter().flatten().find(|check| check["state"] == "waiting");
+        if let Some(check) = waiting {
+            assert_eq!((&check["source"], &check["destination"]), (&"daemon-one".into(), &"daemon-two".into()));
+            break check["id"].as_str().unwrap().to_owned();
+        }
+        assert!(Instant::now() < deadline, "nobody asks; logs:\n{}", fleet.logs());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    fleet.run(&["ssh", "approve", &id, "--socket", &socket]).await.unwrap();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(60), held.wait_with_output()).await.expect("it goes on").unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(String::from_utf8_lossy(&ended.stdout).contains("let-in"), "{said}");
+    assert!(said.contains(&format!("hsraft ssh approve {id}")), "the connecting person is told what to do: {said}");
+
+    let again = tokio::time::timeout(Duration::from_secs(60), shell("echo at-once").output()).await;
+    let again = again.expect("the approval is remembered").unwrap();
+    assert!(String::from_utf8_lossy(&again.stdout).contains("at-once"), "{}", String::from_utf8_lossy(&again.stderr));
+}
+
 const GREETING: &str = "hello from behind the daemon";
 
 /// Greets whoever connects to a local port, to which a daemon without an interface passes connections on.
@@ -74,6 +131,10 @@ async fn greeter(fleet: &Fleet) -> u16 {
 
 async fn allow(fleet: &Fleet, port: u16) {
     let policy = format!("{{\"acls\": [{{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": [\"*:{port}\"]}}]}}");
+    set_policy(fleet, &policy).await;
+}
+
+async fn set_policy(fleet: &Fleet, policy: &str) {
     let body = serde_json::json!({ "policy": policy });
     let set = fleet.api(0).call(http::Method::PUT, "/api/v1/policy", Some(&body), Duration::from_secs(30)).await;
     set.unwrap();
@@ -89,6 +150,10 @@ struct Daemon {
 
 impl Daemon {
     async fn log_in(fleet: &Fleet, daemon: &Path, cli: &Path, name: &str, member: usize) -> Daemon {
+        Daemon::log_in_with(fleet, daemon, cli, name, member, &[]).await
+    }
+
+    async fn log_in_with(fleet: &Fleet, daemon: &Path, cli: &Path, name: &str, member: usize, more: &[&str]) -> Daemon {
         let folder = tempfile::Builder::new().prefix("ts-").tempdir().unwrap();
         let socket = folder.path().join("sock").display().to_string();
         let child = Command::new(daemon)
@@ -117,7 +182,8 @@ impl Daemon {
             "--accept-dns=false",
         ]
         .map(String::from);
-        daemon.until_it_works(&up.each_ref().map(String::as_str)).await;
+        let words: Vec<&str> = up.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        daemon.until_it_works(&words).await;
         daemon
     }
 
