@@ -285,13 +285,15 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         Word::Generate(word) => return shell::generate(&word, &output).map(|()| exit::OK),
         Word::Completion(args) => return shell::completion(&args, &output).map(|()| exit::OK),
         Word::Manual(args) => return shell::manual(&args, &output).map(|()| exit::OK),
-        Word::Policy(policy::Policy::Preview { scenario }) => return policy::preview(&output, &scenario),
         Word::Snapshot(backup::SnapshotWord::Save { file }) => {
             let desk = desk::Desk::open(&cli.global, output)?;
             return backup::save(&file, &desk, world).await.map(|()| exit::OK);
         }
         Word::Snapshot(word) => return backup::snapshot(word, &output, world).await,
         Word::Recover(args) => return backup::recover(args, &output, world).await,
+        Word::Policy(policy::Policy::Preview { scenario }) => {
+            return policy::preview(&policy::read(&scenario)?, &output);
+        }
         _ => {}
     }
     let desk = desk::Desk::open(&cli.global, output)?;

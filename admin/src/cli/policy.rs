@@ -2,11 +2,12 @@
 
 mod convert;
 mod lines;
+mod preview;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use netmap::preview::Scenario;
+pub use preview::preview;
 use serde_json::json;
 
 use super::{
@@ -140,22 +141,9 @@ impl Bypass {
 pub async fn run(word: Policy, desk: &Desk) -> Result<i32, Problem> {
     match word {
         Policy::Why { source, destination, proto } => why(desk, &source, &destination, proto.as_deref()).await,
-        Policy::Preview { scenario } => preview(&desk.output, &scenario),
+        Policy::Preview { scenario } => preview(&read(&scenario)?, &desk.output),
         word => carry_out(word, desk).await.map(|()| exit::OK),
     }
-}
-
-/// Needs no server, and so no desk: [`run`] is one way here, the command line without a configuration the other.
-pub fn preview(output: &Output, scenario: &Path) -> Result<i32, Problem> {
-    let text = read(scenario)?;
-    let wrong = |error| Problem::usage(format!("{} is no scenario: {error}; see --help", scenario.display()));
-    let scenario: Scenario = serde_json::from_str(&text).map_err(wrong)?;
-    let (answer, code) = match netmap::preview::preview(&scenario) {
-        Ok(nodes) => (json!({ "accepted": true, "nodes": nodes }), exit::OK),
-        Err(rejection) => (json!({ "accepted": false, "message": rejection.to_string() }), exit::FAILED),
-    };
-    output.show_ours(&answer, || serde_json::to_string_pretty(&answer).unwrap_or_default() + "\n")?;
-    Ok(code)
 }
 
 async fn why(desk: &Desk, source: &str, destination: &str, proto: Option<&str>) -> Result<i32, Problem> {

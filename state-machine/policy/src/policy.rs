@@ -8,7 +8,7 @@ use crate::{
     compile::program::Program,
     language::{alias::Alias, document::Document, read},
     parties,
-    rejection::{Rejection, Warning},
+    rejection::{Place, Rejection, Warning},
     tailnet::{Node, Tailnet, User, is_exit_route},
 };
 
@@ -31,6 +31,19 @@ impl Policy {
     pub fn parse(text: &str) -> Result<Parsed, Rejection> {
         let (document, warnings) = read::document(text)?;
         Ok(Parsed { policy: Policy { text: text.into(), document }, warnings })
+    }
+
+    /// Reads bytes that should be a text.
+    pub fn parse_bytes(bytes: &[u8]) -> Result<Parsed, Rejection> {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Policy::parse(text),
+            Err(error) => {
+                let text = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+                let place = Place::of(&text, u32::try_from(text.len()).unwrap_or(u32::MAX));
+                let hint = Some("save the file as UTF-8".to_owned());
+                Err(Rejection { message: "the text is not UTF-8 from here".to_owned(), place: Some(place), hint })
+            }
+        }
     }
 
     /// The text it was read from.

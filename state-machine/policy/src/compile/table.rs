@@ -1,6 +1,9 @@
 //! Who stands where in every rule, and who sees whom: class to class.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 
@@ -51,7 +54,7 @@ pub(crate) struct Standing {
     /// Where targets stand as sources: applications that look back.
     pub target_set: Option<usize>,
     /// User → the set of that user's nodes, where the rule is about a user's own nodes.
-    pub own_sets: BTreeMap<u64, usize>,
+    pub own_sets: Arc<BTreeMap<u64, usize>>,
 }
 
 /// Sources as nodes are told of them: equal sets are one.
@@ -87,7 +90,7 @@ impl Table {
             rules: Vec::with_capacity(program.rules.len()),
             sees: Vec::new(),
             subnets,
-            of_user,
+            of_user: BTreeMap::new(),
             plain_users: BTreeMap::new(),
             via_users: BTreeMap::new(),
             source_sets: Vec::new(),
@@ -101,6 +104,8 @@ impl Table {
                 table.source_sets.len() - 1
             })
         };
+        // Rules of equal sources share them.
+        let mut own_sets_of: BTreeMap<Bits, Arc<BTreeMap<u64, usize>>> = BTreeMap::new();
         for (number, rule) in program.rules.iter().enumerate() {
             let sources = index.sources(&rule.sources);
             let reaching = index.reaching(&rule.sources, &sources);
@@ -111,21 +116,29 @@ impl Table {
             for (protocol, at) in places(number, rule, false) {
                 table.firsts.entry((source_set, protocol)).or_insert(at);
             }
-            let mut own_sets = BTreeMap::new();
+            let mut own_sets = Arc::default();
             if rule.targets.iter().any(|target| target.what == Destination::Own) {
-                for (user, own) in table.of_user.clone() {
-                    let classes = own.both(&sources);
-                    if !classes.is_empty() {
-                        let set = intern(&mut table, SourceSet { classes, ..SourceSet::default() });
-                        for (protocol, at) in places(number, rule, true) {
-                            table.own_firsts.entry((user, set, protocol)).or_insert(at);
-                        }
-                        own_sets.insert(user, set);
+                own_sets = match own_sets_of.get(&sources) {
+                    Some(known) => known.clone(),
+                    None => {
+                        let own = of_user.iter().map(|(user, own)| (*user, own.both(&sources)));
+                        let own = own.filter(|(_, classes)| !classes.is_empty());
+                        let of_classes = |classes| SourceSet { classes, ..SourceSet::default() };
+                        let own = own.map(|(user, classes)| (user, intern(&mut table, of_classes(classes))));
+                        let sets = Arc::new(own.collect::<BTreeMap<u64, usize>>());
+                        own_sets_of.insert(sources.clone(), sets.clone());
+                        sets
+                    }
+                };
+                for (protocol, at) in places(number, rule, true) {
+                    for (user, set) in own_sets.iter() {
+                        table.own_firsts.entry((*user, *set, protocol)).or_insert(at);
                     }
                 }
             }
             table.rules.push(Standing { sources, reaching, reached, source_set, target_set, own_sets });
         }
+        table.of_user = of_user;
         table.sees = table.visibility(program, classes.len());
         table.routes(program, classes);
         table

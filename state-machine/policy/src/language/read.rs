@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     alias::{Alias, Names},
-    document::{Document, NodeAttributes, Section, SshTest, Test},
+    document::{Document, NodeAttributes, Rule, Section, SshTest, Test},
     fields::{Fields, entries, list, texts},
     names, rules, ssh,
     tree::{self, Located},
@@ -19,6 +19,9 @@ use crate::{
 /// The most rules of one kind that are read. The hosted control plane's own limit is not published; the largest policies
 /// people speak of have some thousands.
 pub(crate) const RULES_MAX: usize = 10_000;
+
+/// The most rules about users' own nodes: each of them is as many rules as there are users.
+const OWN_RULES_MAX: usize = 1_000;
 
 /// What is gathered while reading.
 pub(crate) struct Reader<'a> {
@@ -78,6 +81,11 @@ fn sections(reader: &mut Reader, tree: &Located) -> Result<Document, Fault> {
     }
     for (index, value) in bounded(acls, "acls")?.iter().enumerate() {
         document.rules.push(rules::acl(reader, &known, index, value)?);
+    }
+    let own = |rule: &&Rule| rule.targets.iter().any(|target| target.alias == Alias::Own);
+    if let Some(last) = document.rules.iter().filter(own).nth(OWN_RULES_MAX) {
+        return Err(Fault::new(last.at, format!("at most {OWN_RULES_MAX} rules may be about autogroup:self"))
+            .hint("name several groups as src of one rule"));
     }
     for value in bounded(fields.take("ssh")?, "ssh")? {
         document.ssh.push(ssh::rule(reader, &known, value)?);
