@@ -29,7 +29,7 @@ impl Console {
             let address = cluster.latest().member(cluster.me()).unwrap().peer_address.clone();
             let joined = Member::start_with(|options| {
                 options.name = format!("hs{number}");
-                options.start = Start::Join { addresses: vec![address], token: Token(token) };
+                options.start = Start::Join { addresses: vec![address], token: Token(token), replaces: String::new() };
             });
             members.push(joined.await);
         }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    net::UnixStream,
 };
 
 /// `CreateUserRequest { name: "alice" }`: field 1, length 5.
@@ -79,7 +79,7 @@ async fn three_doors() {
     let key = String::from_utf8(key[7..].to_vec()).unwrap();
     assert!(key.starts_with("hskey-api-"), "{key}");
     for port in [member.server.grpc_addr().unwrap(), member.server.client_addr()] {
-        let dial = || async { TcpStream::connect(port).await.unwrap() };
+        let dial = || async { member.world.net.connect(&port.to_string()).await.unwrap() };
         assert_eq!(call(dial().await, "ListUsers", &key, b"").await.0, "0", "{port}");
         let (code, message, _) = call(dial().await, "ListUsers", "", b"").await;
         assert_eq!((code.as_str(), message.as_str()), ("16", "authorization token not supplied"));
