@@ -17,18 +17,30 @@ const GAP: Duration = Duration::from_millis(10);
 pub fn start(cluster: Cluster, metrics: Metrics) -> (watch::Receiver<Atlas>, impl Future<Output = ()>) {
     let mut states = cluster.watch();
     let first = Atlas::draw(&states.borrow_and_update().clone());
+    tell_problem(None, &first);
     let (atlases, latest) = watch::channel(first);
     let task = async move {
         while states.changed().await.is_ok() {
             let state = states.borrow_and_update().clone();
             let started = Instant::now();
-            let next = atlases.borrow().clone().redraw(&state);
+            let known = atlases.borrow().clone();
+            let next = known.redraw(&state);
+            tell_problem(Some(&known), &next);
             metrics.redraw_seconds.observe(started.elapsed().as_secs_f64());
             atlases.send_replace(next);
             tokio::time::sleep(GAP).await;
         }
     };
     (latest, task)
+}
+
+/// A policy this program cannot read lets nobody reach anybody; somebody should know why.
+fn tell_problem(known: Option<&Atlas>, next: &Atlas) {
+    if let Some(problem) = next.policy_problem()
+        && known.and_then(Atlas::policy_problem) != Some(problem)
+    {
+        tracing::error!(%problem, "the policy in force is not understood by this version: nobody reaches anybody until it is mended");
+    }
 }
 
 /// Waits until the atlas shows at least this revision.

@@ -252,3 +252,39 @@ fn signals_obey_the_contract() {
     netmap::contract::check(&netmap::wire::dial_plan(&plan, &moment)).unwrap();
     netmap::contract::check(netmap::wire::keep_alive()).unwrap();
 }
+
+#[test]
+fn a_policy_moves_what_it_is_about() {
+    let mut room = room();
+    let (ann, bob) = (room.ann, room.bob);
+    let set = |room: &mut Room, text: &str| {
+        room.tailnet.must(Command::SetPolicy { text: text.into(), author: "test".into() });
+        room.told()
+    };
+    let empty = json!({"base": []});
+    let (told_ann, told_bob) = set(&mut room, "{\"acls\": []}");
+    assert_eq!(told_ann, json!({"PeersRemoved": [bob.0], "PacketFilters": empty}), "nobody reaches anybody");
+    assert_eq!(told_bob, json!({"PeersRemoved": [ann.0], "PacketFilters": empty}));
+    assert_eq!(set(&mut room, "{\"acls\": []} // as before"), (Value::Null, Value::Null), "a remark moves nothing");
+
+    let address = format!("100.64.0.{}", bob.0);
+    let rule = format!("{{\"acls\": [{{\"action\": \"accept\", \"src\": [\"ann@\"], \"dst\": [\"{address}:22\"]}}]}}");
+    let (told_ann, told_bob) = set(&mut room, &rule);
+    assert_eq!(told_ann["PeersChanged"][0]["ID"], json!(bob.0), "who may reach it, sees it");
+    assert!(told_ann.get("PacketFilters").is_none(), "nobody may reach ann: {told_ann}");
+    assert_eq!(told_bob["PeersChanged"][0]["ID"], json!(ann.0), "and is seen");
+    let expected = json!([{"IP": address, "Ports": {"First": 22, "Last": 22}}]);
+    assert_eq!(told_bob["PacketFilters"]["base"][0]["DstPorts"], expected);
+
+    let shells = "\"ssh\": [{\"action\": \"accept\", \"src\": [\"ann@\"], \"dst\": [\"autogroup:self\"], \"users\": [\"root\"]}]";
+    let (told_ann, told_bob) = set(&mut room, &rule.replacen('{', &format!("{{{shells}, "), 1));
+    let words = |told: &Value| told.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!((words(&told_ann), words(&told_bob)), (vec!["SSHPolicy".to_owned()], vec!["SSHPolicy".to_owned()]));
+    assert_eq!(told_bob["SSHPolicy"]["rules"][0]["sshUsers"], json!({"root": "root"}));
+
+    let hidden = rule.replacen('{', "{\"nodeAttrs\": [{\"target\": [\"*\"], \"attr\": [\"disable-ipv4\"]}], ", 1);
+    let (told_ann, _) = set(&mut room, &hidden);
+    let six = json!([format!("fd7a:115c:a1e0::{:x}/128", ann.0)]);
+    assert_eq!(told_ann["Node"]["Addresses"], six);
+    assert_eq!(told_ann["Node"]["CapMap"]["disable-ipv4"], json!([]));
+}
