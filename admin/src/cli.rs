@@ -168,6 +168,9 @@ pub enum Word {
     )]
     Recover(backup::RecoverArgs),
 
+    /// What a code such as HSR-2001 means, and what to do; without one all of them
+    #[command(after_help = "Example:\n  hsraft explain HSR-2001")]
+    Explain(ExplainArgs),
     /// Whether the member can serve; exits 1 when not
     #[command(after_help = "Example:\n  hsraft health && echo fine")]
     Health,
@@ -194,6 +197,13 @@ pub struct ServeArgs {
     /// Look at the configuration and leave, as scripts for other servers ask before an upgrade
     #[arg(long, hide = true)]
     pub migrate_only: bool,
+}
+
+/// `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// HSR-nnnn, or the number alone
+    pub code: Option<String>,
 }
 
 /// `configtest`.
@@ -294,6 +304,7 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         Word::Policy(policy::Policy::Preview { scenario }) => {
             return policy::preview(&policy::read(&scenario)?, &output);
         }
+        Word::Explain(args) => return server::explain(args.code.as_deref(), &output).map(|()| exit::OK),
         _ => {}
     }
     let desk = desk::Desk::open(&cli.global, output)?;
@@ -324,6 +335,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::RecoveryKey(word) => backup::recovery_key(word, desk).await,
         Word::Snapshot(_)
         | Word::Recover(_)
+        | Word::Explain(_)
         | Word::Serve(_)
         | Word::Join(_)
         | Word::Configtest(_)

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use state_machine::codes::{self, Code};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
@@ -201,7 +202,8 @@ impl Client {
         let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
         let said = body["message"].as_str().map(str::to_owned);
         let text = said.unwrap_or_else(|| String::from_utf8_lossy(&bytes[..bytes.len().min(500)]).trim().to_owned());
-        match status {
+        let code = body["hsr"].as_str().and_then(Code::find);
+        let problem = match status {
             StatusCode::UNAUTHORIZED => Problem::new(format!(
                 "{} does not accept the API key: it is wrong or has expired; make one on a member with: hsraft apikeys create",
                 self.place()
@@ -209,6 +211,11 @@ impl Client {
             StatusCode::SERVICE_UNAVAILABLE => Problem::new(text).exiting(exit::NO_QUORUM),
             _ if text.is_empty() => Problem::new(format!("{} answered {status}", self.place())),
             _ => Problem::new(text),
+        };
+        match (code, status) {
+            (Some(code), _) => problem.coded(code),
+            (None, StatusCode::UNAUTHORIZED) => problem.coded(&codes::UNAUTHORIZED),
+            (None, _) => problem,
         }
     }
 

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use state_machine::Refusal;
+use state_machine::{Refusal, codes};
 
 use crate::backend::Failure;
 
@@ -61,6 +61,8 @@ pub fn of_failure(failure: &Failure) -> (StatusCode, Code) {
 pub struct ApiError {
     status: StatusCode,
     code: Code,
+    /// Its line in the table of codes.
+    hsr: &'static codes::Code,
     message: String,
 }
 
@@ -77,40 +79,71 @@ impl ApiError {
 
     /// The request itself is wrong; the text says what would be right.
     pub fn invalid(message: impl Into<String>) -> ApiError {
-        ApiError { status: StatusCode::BAD_REQUEST, code: Code::InvalidArgument, message: message.into() }
+        ApiError {
+            status: StatusCode::BAD_REQUEST,
+            code: Code::InvalidArgument,
+            hsr: &codes::INVALID,
+            message: message.into(),
+        }
     }
 
     /// Nothing there under that name.
     pub fn not_found(message: impl Into<String>) -> ApiError {
-        ApiError { status: StatusCode::NOT_FOUND, code: Code::NotFound, message: message.into() }
+        ApiError {
+            status: StatusCode::NOT_FOUND,
+            code: Code::NotFound,
+            hsr: &codes::NOT_FOUND,
+            message: message.into(),
+        }
     }
 
     /// The caller may look but not touch.
     pub fn forbidden(message: impl Into<String>) -> ApiError {
-        ApiError { status: StatusCode::FORBIDDEN, code: Code::PermissionDenied, message: message.into() }
+        ApiError {
+            status: StatusCode::FORBIDDEN,
+            code: Code::PermissionDenied,
+            hsr: &codes::FORBIDDEN,
+            message: message.into(),
+        }
     }
 
     /// The body is longer than anybody needs.
     pub fn too_large(message: impl Into<String>) -> ApiError {
-        ApiError { status: StatusCode::PAYLOAD_TOO_LARGE, code: Code::InvalidArgument, message: message.into() }
+        ApiError {
+            status: StatusCode::PAYLOAD_TOO_LARGE,
+            code: Code::InvalidArgument,
+            hsr: &codes::TOO_LARGE,
+            message: message.into(),
+        }
     }
 
     /// Something is as it should not be on our side.
     pub fn internal(message: impl Into<String>) -> ApiError {
-        ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, code: Code::Unknown, message: message.into() }
+        ApiError {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: Code::Unknown,
+            hsr: &codes::INTERNAL,
+            message: message.into(),
+        }
     }
 }
 
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         let (status, code) = of_refusal(&refusal);
-        ApiError { status, code, message: refusal.to_string() }
+        ApiError { status, code, hsr: refusal.code(), message: refusal.to_string() }
     }
 }
 
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> ApiError {
         let (status, code) = of_failure(&failure);
+        let hsr = match &failure {
+            Failure::NoQuorum(_) => &codes::NO_QUORUM,
+            Failure::Unknown(_) => &codes::UNKNOWN_RESULT,
+            Failure::Unfit(_) => &codes::UNFIT,
+            Failure::Stopped(_) => &codes::STOPPED,
+        };
         let message = match failure {
             Failure::NoQuorum(why) => {
                 format!("the cluster has no quorum at the moment ({why}); nothing changed, try again")
@@ -121,7 +154,7 @@ impl From<Failure> for ApiError {
             Failure::Unfit(why) => why,
             Failure::Stopped(why) => format!("this member is not serving ({why}); ask another one"),
         };
-        ApiError { status, code, message }
+        ApiError { status, code, hsr, message }
     }
 }
 
@@ -134,6 +167,7 @@ impl IntoResponse for ApiError {
             "title": self.status.canonical_reason().unwrap_or("Error"),
             "status": self.status.as_u16(),
             "detail": self.message,
+            "hsr": self.hsr.to_string(),
         });
         let mut response = (self.status, axum::Json(body)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

@@ -4,6 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use raft::{Cluster, StartAs};
+use state_machine::codes::{self, Code};
 use state_machine::{Command, MemberId, Settings, Timestamp};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -48,6 +49,16 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// Its line in the table of codes.
+    pub fn code(&self) -> &'static Code {
+        match self {
+            StartError::Raft(error) => error.code(),
+            StartError::Listen { .. } | StartError::Relay(_) | StartError::Certificate(_) => &codes::START_PLACE,
+            StartError::Metrics(_) => &codes::START_FATAL,
+            StartError::NoNoiseKey => &codes::START_CATCHING_UP,
+        }
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> i32 {
         match self {

@@ -2,7 +2,10 @@
 
 use std::{io, path::Path};
 
-use state_machine::MemberId;
+use state_machine::{
+    MemberId,
+    codes::{self, Code},
+};
 
 /// A member could not start.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +58,22 @@ impl StartError {
             StartError::CatchingUp => 20,
             StartError::Integrity(_) => 40,
             StartError::Refused(_) | StartError::Engine(_) => 70,
+        }
+    }
+
+    /// Its line in the table of codes.
+    pub fn code(&self) -> &'static Code {
+        match self {
+            StartError::Option(_) | StartError::NothingThere(_) => &codes::START_OPTION,
+            StartError::Token(_) => &codes::START_TOKEN,
+            StartError::WrongPin(_) => &codes::START_WRONG_PIN,
+            StartError::Unreachable(_) => &codes::START_UNREACHABLE,
+            StartError::Foreign(_) | StartError::Removed => &codes::START_FOREIGN,
+            StartError::Clock(_) => &codes::START_CLOCK,
+            StartError::Listen { .. } | StartError::Disk { .. } => &codes::START_PLACE,
+            StartError::CatchingUp => &codes::START_CATCHING_UP,
+            StartError::Integrity(_) => &codes::START_INTEGRITY,
+            StartError::Refused(_) | StartError::Engine(_) => &codes::START_FATAL,
         }
     }
 

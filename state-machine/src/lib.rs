@@ -20,6 +20,7 @@
 mod allocate;
 mod apply;
 pub mod codec;
+pub mod codes;
 pub mod command;
 mod deadlines;
 mod free_ranges;

@@ -78,7 +78,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let entry = |command| {
         codec::encode_entry(&Entry { request: Some(RequestId(9)), at: Timestamp(7), by: "cli".into(), command })
     };
-    let (id, by) = ("aBc".to_owned(), "cli".to_owned());
+    let (id, by, token) = ("aBc".to_owned(), "cli".to_owned(), "t".to_owned());
+    let member = Member { name: "hs2".into(), incarnation: 7, draining: true, ..Member::default() };
     let begin =
         Command::BeginSshCheck { id: id.clone(), source: NodeId(1), target: NodeId(2), local_user: "root".into() };
     let approve = Command::ApproveSshCheck { id: id.clone(), by: by.clone() };
@@ -88,6 +89,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("entry.reject_ssh_check", entry(Command::RejectSshCheck { id: id.clone(), by })),
         ("answer.ssh_check", codec::encode_answer(&Ok(Outcome::SshCheck(id)))),
         ("state.ssh_checks", state_with_checks(begin, approve).to_snapshot()),
+        ("entry.replace_member", entry(Command::AdmitMember { token, member: member.clone(), replaces: "hs2".into() })),
+        ("entry.member_role", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Learner })),
+        ("entry.member_draining", entry(Command::SetMemberDraining { id: MemberId(3), draining: true })),
+        ("entry.refound", entry(Command::Refound { cluster_id: "again".into(), member, secrets: vec![] })),
     ]
 }
 

@@ -160,8 +160,8 @@ fn in_past(text: &str) -> Result<Timestamp, String> {
 }
 
 fn failed(error: ArchiveError) -> Problem {
-    let code = error.exit_code();
-    Problem::new(error.to_string()).exiting(code)
+    let (exit, code) = (error.exit_code(), error.code());
+    Problem::new(error.to_string()).exiting(exit).coded(code)
 }
 
 /// `snapshot save` and `recovery-key`, which need a member.

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use state_machine::codes::{self, Code};
+
 /// Exit codes, the same for every word.
 pub mod exit {
     /// Done.
@@ -28,22 +30,41 @@ pub struct Problem {
     /// One of [`exit`].
     pub exit: i32,
     text: String,
+    code: Option<&'static Code>,
 }
 
 impl Problem {
     /// Not done.
     pub fn new(text: impl Into<String>) -> Problem {
-        Problem { exit: exit::FAILED, text: text.into() }
+        Problem { exit: exit::FAILED, text: text.into(), code: None }
     }
 
     /// The words make no sense.
     pub fn usage(text: impl Into<String>) -> Problem {
-        Problem { exit: exit::USAGE, text: text.into() }
+        Problem { exit: exit::USAGE, text: text.into(), code: None }
     }
 
     /// Nobody answers.
     pub fn unreachable(text: impl Into<String>) -> Problem {
-        Problem { exit: exit::UNREACHABLE, text: text.into() }
+        Problem { exit: exit::UNREACHABLE, text: text.into(), code: None }
+    }
+
+    /// With the code somebody else gave it.
+    pub fn coded(self, code: &'static Code) -> Problem {
+        Problem { code: Some(code), ..self }
+    }
+
+    /// Its line in the table of codes.
+    pub fn code(&self) -> &'static Code {
+        self.code.unwrap_or(match self.exit {
+            exit::USAGE => &codes::USAGE,
+            exit::NO_QUORUM => &codes::NO_QUORUM,
+            exit::TOKEN => &codes::START_TOKEN,
+            exit::UNREACHABLE => &codes::CALL_UNREACHABLE,
+            exit::STILL_STARTING => &codes::START_CATCHING_UP,
+            exit::BACKUP => &codes::BACKUP_DAMAGED,
+            _ => &codes::NOT_DONE,
+        })
     }
 
     /// With another exit code.

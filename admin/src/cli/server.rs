@@ -5,6 +5,8 @@ use super::{
     desk::Desk,
     problem::{Problem, exit},
 };
+use state_machine::codes::{self, Code};
+
 use crate::{v1::types::Health, version};
 
 /// Which program this is.
@@ -37,4 +39,23 @@ pub async fn health(desk: &Desk) -> Result<i32, Problem> {
         true => Ok(exit::OK),
         false => Err(Problem::new("checking health: the member has no quorum behind it; see: hsraft status")),
     }
+}
+
+/// What a code means.
+pub fn explain(code: Option<&str>, output: &Output) -> Result<(), Problem> {
+    let chosen: Vec<&Code> = match code {
+        None => codes::ALL.to_vec(),
+        Some(text) => vec![Code::find(text).ok_or_else(|| {
+            Problem::usage(format!("{text:?} is no code; they look like HSR-2001, and hsraft explain shows all"))
+        })?],
+    };
+    let facts: Vec<serde_json::Value> = chosen
+        .iter()
+        .map(|code| serde_json::json!({ "code": code.to_string(), "what": code.what, "why": code.why, "next": code.next }))
+        .collect();
+    output.show_ours(&facts, || {
+        let lines =
+            chosen.iter().map(|code| format!("{code}  {}\n  why   {}\n  next  {}\n", code.what, code.why, code.next));
+        lines.collect::<Vec<_>>().join("\n")
+    })
 }

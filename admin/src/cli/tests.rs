@@ -347,6 +347,8 @@ fn words_of_headscale() {
         "recover plan --survivor a --survivor b",
         "recover --force-new-cluster --data-dir d --expect-last-log 9 --acknowledge-data-loss",
         "recovery-key create",
+        "explain",
+        "explain HSR-2001",
         "recovery-key confirm hsrk1-x",
         "transfer-leader --to hs2",
         "lab up",

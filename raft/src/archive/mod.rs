@@ -34,6 +34,8 @@ pub use shelf::{Item, Kept, Shelf, shelves};
 
 pub use crate::seal::SealingKey;
 
+use state_machine::codes::{self, Code};
+
 /// A backup could not be made, read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
@@ -50,6 +52,16 @@ pub enum ArchiveError {
 }
 
 impl ArchiveError {
+    /// Its line in the table of codes.
+    pub fn code(&self) -> &'static Code {
+        match self {
+            ArchiveError::Damaged { .. } => &codes::BACKUP_DAMAGED,
+            ArchiveError::Disk { .. } => &codes::START_PLACE,
+            ArchiveError::Unusable(_) => &codes::NOT_DONE,
+            ArchiveError::Start(error) => error.code(),
+        }
+    }
+
     /// The process's exit code: 41 for damage, 1 otherwise, or what a start would say.
     pub fn exit_code(&self) -> i32 {
         match self {
