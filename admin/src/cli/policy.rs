@@ -315,3 +315,20 @@ pub fn read(file: &Path) -> Result<String, Problem> {
         Err(error) => Err(Problem::new(format!("cannot read {}: {error}", file.display()))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Format;
+
+    #[test]
+    fn a_preview_speaks_as_clients_are_spoken_to() {
+        let scenario = r#"{"policy": "{\"acls\": [{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": [\"*:22\"]}]}",
+            "users": [{"id": 1, "name": "ann"}], "nodes": {"a": {"user": "ann", "ipv4": "100.64.0.1", "ipv6": null}}}"#;
+        let (output, text) = Output::captured(Format::Json);
+        assert_eq!(preview(scenario, &output).map_err(|problem| problem.to_string()), Ok(exit::OK));
+        let told: serde_json::Value = serde_json::from_str(&text.lock().unwrap()).unwrap();
+        assert_eq!(told["accepted"], true, "{told}");
+        assert_eq!(told["nodes"]["a"]["packet_filter"][0]["DstPorts"][0]["Ports"]["First"], 22, "{told}");
+    }
+}
