@@ -299,11 +299,18 @@ fn read_file(file: &Path, world: &World) -> Result<raft::archive::Full, Problem>
 
 async fn verify(target: &Path, dry_run: bool, key: &KeyArgs, output: &Output, world: &World) -> Result<(), Problem> {
     let mut said = Vec::new();
-    let mut last = None;
+    // The one that leads furthest is the one a restore would take.
+    let mut best: Option<(state_machine::State, u64)> = None;
+    let mut take = |state: state_machine::State, term| {
+        let key = |state: &state_machine::State| (state.now(), state.revision());
+        if best.as_ref().is_none_or(|(best, _)| key(best) < key(&state)) {
+            best = Some((state, term));
+        }
+    };
     if target.is_file() {
         let full = read_file(target, world)?;
         said.push(format!("{}: good, log index {}", target.display(), full.head.index));
-        last = Some((full.state, full.head.term));
+        take(full.state, full.head.term);
     } else {
         for shelf in shelves(target, world)? {
             let done = raft::archive::replay(&shelf, None, true).map_err(failed)?;
@@ -315,7 +322,7 @@ async fn verify(target: &Path, dry_run: bool, key: &KeyArgs, output: &Output, wo
                         .exiting(exit::BACKUP));
                 }
                 said.push(format!("{place}: good from the newest full; before that, {why}"));
-                last = Some((newer.state, newer.term));
+                take(newer.state, newer.term);
                 continue;
             }
             said.push(format!(
@@ -324,10 +331,10 @@ async fn verify(target: &Path, dry_run: bool, key: &KeyArgs, output: &Output, wo
                 done.state.revision(),
                 done.compared + 1
             ));
-            last = Some((done.state, done.term));
+            take(done.state, done.term);
         }
     }
-    if dry_run && let Some((state, term)) = last {
+    if dry_run && let Some((state, term)) = best {
         let scratch = std::env::temp_dir().join(format!("hsraft-dry-run-{}", world.entropy.u64()));
         let sealing = sealing_key(key, &state, world)?;
         let settled = raft::archive::settle(&scratch, "dry-run", state, term, &sealing, world).await;
@@ -477,21 +484,20 @@ pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Resul
 
 /// What may be missing.
 fn loss(left: &LeftOver) -> String {
-    let LeftOver { last, applied, voters, .. } = left;
-    match voters.len() {
-        1 => format!("nothing is lost: this member was the only voter; its log ends at {}", last.0),
-        many => format!(
-            "kept: everything up to log index {} (term {}); entries {} to {} were not yet known to be committed here and are \
-             kept too\nmay be lost: whatever the other {} voters acknowledged after index {} without this member; their \
-             folders (recover plan --survivor) or a backup (snapshot list) can tell how much",
-            last.0,
-            last.1,
-            applied + 1,
-            last.0,
-            many - 1,
-            last.0
-        ),
+    let LeftOver { last: (last, term), applied, voters, .. } = left;
+    if voters.len() == 1 {
+        return format!("nothing is lost: this member was the only voter; its log ends at {last}");
     }
+    let tail = match applied < last {
+        true => format!("; entries {} to {last} were not yet known to be committed here and are kept too", applied + 1),
+        false => String::new(),
+    };
+    format!(
+        "kept: everything up to log index {last} (term {term}){tail}\nmay be lost: whatever the other {} voters \
+         acknowledged after index {last} without this member; their folders (recover plan --survivor) or a backup \
+         (snapshot list) can tell how much",
+        voters.len() - 1
+    )
 }
 
 async fn plan(folders: &[PathBuf], output: &Output, world: &World) -> Result<i32, Problem> {
