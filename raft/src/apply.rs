@@ -14,8 +14,10 @@ use openraft::{
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
 use state_machine::{Revision, State, codec};
+use tokio::sync::watch;
 
 use crate::{
+    agreement,
     encode::{Position, StoredSeating, encode},
     metrics::ApplyMetrics,
     publish::{Published, Publisher, publish},
@@ -35,6 +37,8 @@ pub struct Machine {
     applied: Option<LogId>,
     membership: StoredMembership,
     publisher: Publisher,
+    /// The State at the first entry of each minute (agreement.rs).
+    samples: watch::Sender<Option<Arc<State>>>,
     metrics: ApplyMetrics,
 }
 
@@ -49,7 +53,13 @@ impl Machine {
         let state = Arc::new(recovered.state.0.clone());
         let (publisher, published) = publish(state.clone());
         let membership = recovered.membership.clone();
-        (Machine { store, snapshots, state, applied: recovered.applied, membership, publisher, metrics }, published)
+        let (samples, applied) = (watch::Sender::new(None), recovered.applied);
+        (Machine { store, snapshots, state, applied, membership, publisher, samples, metrics }, published)
+    }
+
+    /// The State at the first entry of each minute; the same entries at every member.
+    pub fn samples(&self) -> watch::Receiver<Option<Arc<State>>> {
+        self.samples.subscribe()
     }
 
     fn position_changes(&self, changes: &mut Vec<Change>, with_membership: bool) {
@@ -73,6 +83,7 @@ struct Batch {
     state: State,
     last: Option<LogId>,
     membership: Option<StoredMembership>,
+    sample: Option<State>,
     answers: Vec<(Option<ApplyResponder<Types>>, Reply)>,
 }
 
@@ -86,7 +97,11 @@ impl Batch {
                     let what = format!("log entry {revision} cannot be applied by this version of hsraft: {error}");
                     io::Error::new(io::ErrorKind::InvalidData, what)
                 })?;
+                let minute = agreement::minute(&self.state);
                 let answer = self.state.apply_entry(revision, &entry);
+                if agreement::minute(&self.state) != minute {
+                    self.sample = Some(self.state.clone());
+                }
                 match &answer {
                     Ok(outcome) => tracing::debug!(%revision, by = entry.by, ?outcome, "applied"),
                     Err(refusal) => tracing::debug!(%revision, by = entry.by, %refusal, "refused"),
@@ -122,8 +137,13 @@ impl RaftStateMachine<Types> for Machine {
         S: Stream<Item = Result<EntryResponder<Types>, io::Error>> + Unpin + OptionalSend,
     {
         loop {
-            let mut batch =
-                Batch { state: State::clone(&self.state), last: None, membership: None, answers: Vec::new() };
+            let mut batch = Batch {
+                state: State::clone(&self.state),
+                last: None,
+                membership: None,
+                sample: None,
+                answers: Vec::new(),
+            };
             while batch.answers.len() < BATCH
                 && let Some((entry, responder)) = entries.try_next().await?
             {
@@ -149,6 +169,9 @@ impl RaftStateMachine<Types> for Machine {
             self.position_changes(&mut changes, with_membership);
             self.store.write(changes).await?;
             self.announce(batch.state);
+            if let Some(sample) = batch.sample {
+                self.samples.send_replace(Some(Arc::new(sample)));
+            }
             for (responder, reply) in batch.answers {
                 if let Some(responder) = responder {
                     responder.send(reply);

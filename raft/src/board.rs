@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    agreement::{self, Agreement, Fingerprint, TOLD},
     archive::BackupReport,
     cluster::{Core, REMOVED},
     encode::{Call, decode, encode},
@@ -58,6 +59,8 @@ pub struct Report {
     pub reaches: BTreeSet<u64>,
     /// How its backup stands; none: it keeps none.
     pub backup: Option<BackupReport>,
+    /// Its State at the last minutes, newest last.
+    pub fingerprints: Vec<Fingerprint>,
 }
 
 /// One member in the eyes of the leader.
@@ -75,6 +78,14 @@ pub struct Seen {
     pub clock_ahead_ms: Option<i64>,
     /// What it said of itself a moment ago.
     pub report: Option<Report>,
+}
+
+impl Board {
+    /// Whether each member's State is the others'.
+    pub fn agreements(&self) -> BTreeMap<MemberId, Agreement> {
+        let told = self.members.iter().filter_map(|(id, seen)| Some((*id, seen.report.as_ref()?.fingerprints.clone())));
+        agreement::compare(&told.collect())
+    }
 }
 
 /// All members in the eyes of the leader.
@@ -145,6 +156,7 @@ struct Inner {
     /// What this member said last.
     own: Report,
     backup: Option<BackupReport>,
+    fingerprints: Vec<Fingerprint>,
 }
 
 /// What a member has heard of the others. One for each member.
@@ -164,6 +176,14 @@ impl Boards {
     /// The backup's task tells how it stands.
     pub fn tell_backup(&self, report: BackupReport) {
         self.inner().backup = Some(report);
+    }
+
+    /// This member's State at another minute.
+    pub fn tell_fingerprint(&self, print: Fingerprint) {
+        let mut inner = self.inner();
+        inner.fingerprints.push(print);
+        let old = inner.fingerprints.len().saturating_sub(TOLD);
+        inner.fingerprints.drain(..old);
     }
 
     pub fn backup(&self) -> Option<BackupReport> {
@@ -310,6 +330,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             certificate_ends_ms: core.dialer.tls.certificate().and_then(|der| pki::not_after_ms(&der)).unwrap_or(0),
             reaches: std::mem::take(&mut reaches),
             backup: core.boards.backup(),
+            fingerprints: core.boards.inner().fingerprints.clone(),
         };
         core.boards.inner().own = report.clone();
         let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };

@@ -9,6 +9,7 @@ use std::{
 use openraft::EntryPayload;
 
 use crate::{
+    agreement::Fingerprint,
     archive::BackupReport,
     board::{BoardRow, Heard, Memory, Report, SeenRow},
     encode::*,
@@ -48,6 +49,7 @@ fn report() -> Report {
         certificate_ends_ms: 1_802_592_000_000,
         reaches: BTreeSet::from([1, 20]),
         backup: Some(BackupReport { archived_at_ms: 5, full_at_ms: 4, index: 9, error: String::new() }),
+        fingerprints: vec![Fingerprint { revision: 9, hash: 77 }],
     }
 }
 

@@ -16,10 +16,12 @@
 //! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
 //! | `archive/` | backups: taken, read, and made into a cluster again |
+//! | `agreement.rs` | whether all members came to the same State |
 //! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
 //!
 //! Start reading at `cluster.rs`, then follow a command: `forward.rs`, `log.rs`, `apply.rs`.
 
+mod agreement;
 mod apply;
 pub mod archive;
 mod board;
@@ -53,6 +55,7 @@ mod tasks;
 mod token;
 mod types;
 
+pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};
 pub use cluster::{Applied, Cluster, REMOVED};
 pub use error::{ProposeError, ReadError, StartError};

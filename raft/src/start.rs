@@ -14,6 +14,7 @@ use tokio::{
 use world::World;
 
 use crate::{
+    agreement,
     apply::Machine,
     archive,
     board::{self, Boards, Memory},
@@ -114,6 +115,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         .map_err(|error| StartError::disk(&options.data_dir.join("snapshots"), error))?;
     let (machine, published) = Machine::new(store.clone(), snapshots, &recovered, metrics.apply.clone());
     let latest = published.latest.clone();
+    let samples = machine.samples();
     let dialer = Dialer {
         net: world.net.clone(),
         tls,
@@ -129,7 +131,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     files.put_identity(&identity)?;
     let closed = store.closed();
     let log = Log::new(store.clone(), &recovered);
-    let archive = options.backup.clone().map(|target| (target, store, log.clone()));
+    let archive = options.backup.clone().map(|target| (target, store.clone(), log.clone()));
     drop(recovered);
     let config = engine_config(options, &identity.cluster_id)?;
     let raft = Raft::new(me.0, Arc::new(config), Network(dialer.clone()), log, machine).await.map_err(engine_error)?;
@@ -170,6 +172,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     tasks.spawn(publish_status(core.clone(), changed, status_sender));
     tasks.spawn(peers::serve(listener, dialer, Service(core.clone())));
     tasks.spawn(membership::reconcile(core.clone()));
+    tasks.spawn(agreement::take(core.clone(), samples, store));
 
     if identity.authority_key.is_some() {
         founding::finish(&core, options, &facts, &mut identity).await?;

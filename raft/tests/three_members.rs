@@ -153,6 +153,39 @@ async fn every_member_shows_the_same_table() {
     assert_eq!(alone.board().by, Some(leader), "the last leader's view is kept");
 }
 
+/// The machine's clock, that can be put forward.
+struct Ahead(std::sync::atomic::AtomicU64);
+
+impl world::Clock for Ahead {
+    fn now_ms(&self) -> u64 {
+        world::real::world().clock.now_ms() + self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn states_are_compared_each_minute() {
+    let clock = std::sync::Arc::new(Ahead(0.into()));
+    let places = places().map(|place| {
+        let world = world::World { clock: clock.clone(), ..place.world.clone() };
+        Place { world, ..place }
+    });
+    let members = three(&places).await;
+    clock.0.store(60_000, std::sync::atomic::Ordering::Relaxed);
+    write(&members[1], "a-new-minute").await;
+    for member in &members {
+        soon("all are found to be the same", async {
+            loop {
+                let agreements = member.board().agreements();
+                if agreements.len() == 3 && agreements.values().all(|agreement| *agreement == raft::Agreement::Same) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_of_a_folder_is_recognised() {
     let places = places();

@@ -340,6 +340,7 @@ fn table(members: &[Member], now: Timestamp) -> Table {
         "Last contact",
         "Cert",
         "Clock",
+        "State hash",
         "Region",
         "Clients",
     ];
@@ -361,6 +362,7 @@ fn table(members: &[Member], now: Timestamp) -> Table {
             member.last_contact_ms.map_or_else(dash, span),
             member.certificate_ends.map_or_else(dash, |end| format!("{}d", end.0.saturating_sub(now.0) / DAY_MS)),
             member.clock_ahead_ms.map_or_else(dash, |ahead| format!("{ahead:+}ms")),
+            member.same_state.map_or_else(dash, |same| if same { "same" } else { "DIFFERS" }.into()),
             if member.region_id == 0 { dash() } else { member.region_id.to_string() },
             member.nodes.to_string(),
         ]);

@@ -46,7 +46,14 @@ impl Backend for Cluster {
 
     fn standing(&self) -> Standing {
         let (status, board) = (self.status(), self.board());
-        let contact = |seen: &raft::Seen| Contact {
+        let agreements = board.agreements();
+        let same_state = |id| match agreements.get(&id) {
+            Some(raft::Agreement::Same) => Some(true),
+            Some(raft::Agreement::Differs) => Some(false),
+            _ => None,
+        };
+        let contact = |id: MemberId, seen: &raft::Seen| Contact {
+            same_state: same_state(id),
             lag: Some(seen.lag),
             silent_for: seen.last_contact,
             per_second: seen.per_second,
@@ -68,7 +75,7 @@ impl Backend for Cluster {
             last_log: status.last_log.unwrap_or_default(),
             committed: status.committed.unwrap_or_default(),
             applied: status.applied.unwrap_or_default(),
-            contacts: board.members.iter().map(|(id, seen)| (*id, contact(seen))).collect(),
+            contacts: board.members.iter().map(|(id, seen)| (*id, contact(*id, seen))).collect(),
             seen_by: board.by,
             seen_ago: board.age,
         }

@@ -52,6 +52,8 @@ pub struct Contact {
     pub clock_ahead_ms: Option<i64>,
     /// How its backup stands; none: it keeps none.
     pub backup: Option<Backup>,
+    /// Its State was compared with the others': the same, another, or none: not compared yet.
+    pub same_state: Option<bool>,
     /// Members that answered it a moment ago.
     pub reaches: Option<BTreeSet<MemberId>>,
     /// When the certificate it shows to other members ends.
@@ -94,6 +96,8 @@ pub struct Member {
     pub draining: bool,
     /// Voters that it does not reach or that do not reach it: they keep it from voting.
     pub cut_off_from: Vec<String>,
+    /// Its state is the others', as last compared; absent: not compared yet.
+    pub same_state: Option<bool>,
     /// When everything this member had applied was last archived; absent when it keeps no backup.
     #[serde(with = "moment")]
     pub backup_at: Option<Timestamp>,
@@ -204,6 +208,7 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 state: condition(standing, member).into(),
                 draining: member.draining,
                 cut_off_from: cut_off_from(state, standing, member),
+                same_state: contact.same_state,
                 backup_at: contact.backup.as_ref().map(|backup| backup.archived_at),
                 me: standing.me == member.id,
                 lag: if is_leader { Some(0) } else { contact.lag },
@@ -385,6 +390,10 @@ fn worries(members: &[Member]) -> Vec<String> {
                      then on the new one: hsraft join … --replace {name}"
                 ));
             }
+            _ if member.same_state == Some(false) => worries.push(format!(
+                "{name} came to another state than the others: its memory, its disk or its program is wrong; stop it, keep its \
+                 folder, and replace it: hsraft token create --name {name}, then on an empty folder: hsraft join … --replace {name}"
+            )),
             (_, "learner") if !member.cut_off_from.is_empty() => worries.push(format!(
                 "{name} cannot vote yet: no path both ways between it and {}; open the peer port (TCP) in both directions",
                 member.cut_off_from.join(", ")
