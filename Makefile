@@ -11,7 +11,7 @@ LAB_MEMBERS ?= 3
 PREPARE = prepared="$$(deploy/build/prepare.sh)"; eval "$$prepared"
 TARGET = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help run stop test lint bench sim
+.PHONY: help run stop test lint bench sim torture
 
 help:
 	@echo "make run    set up and start a three-member cluster on this machine; a second run continues with its data"
@@ -19,6 +19,7 @@ help:
 	@echo "make test   set up and run all tests"
 	@echo "make lint   formatting and lints"
 	@echo "make bench  measure: proposals, registration, first maps, memory (minutes)"
+	@echo "make torture  kill, freeze and cut down real members $(TORTURE_ROUNDS) times (an hour)"
 	@echo "make sim    200 seeds of the simulation (minutes)"
 
 run:
@@ -47,3 +48,12 @@ bench:
 sim:
 	@$(PREPARE); \
 	cargo run --release -p chaos-tests --bin sim -- --seeds 200
+
+# Kills, freezes and cuts down real members while canaries write; figures against the goals in torture.txt.
+TORTURE_ROUNDS ?= 200
+
+torture:
+	@$(PREPARE); \
+	cargo build --release -p node --bin hsraft; \
+	HSRAFT_BIN="$$(cd "$(TARGET)" && pwd)/release/hsraft" TORTURE_ROUNDS=$(TORTURE_ROUNDS) \
+	TORTURE_REPORT="$$PWD/torture.txt" cargo test --workspace --test torture -- --nocapture
