@@ -96,6 +96,10 @@ async fn every_console_finds_what_it_wrote() {
     headscale_admin(&console).await;
     terraform(&console).await;
     strangers(&console).await;
+    // The last to go has nobody to hand over to.
+    for member in console.members.into_iter().rev() {
+        member.server.drain().await;
+    }
 }
 
 async fn headplane(console: &Console) {

@@ -39,4 +39,5 @@ async fn the_leader_fetches_a_map() {
     let ids: Vec<u32> = state.derp_regions().keys().copied().collect();
     assert_eq!(ids, [5]);
     assert_eq!(state.derp_regions()[&5].nodes[0].host_name, "derp5.example.com");
+    member.server.drain().await;
 }

@@ -41,4 +41,5 @@ async fn a_hashed_key_lets_in() {
         assert_eq!(known().secret_sha256, admin::secret_text::hash(&"s".repeat(64)));
     }
     assert_eq!(member.server.cluster().latest().nodes().len(), 2);
+    member.server.drain().await;
 }

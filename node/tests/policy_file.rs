@@ -31,6 +31,7 @@ async fn a_file_is_taken_over_once_and_compared_ever_after() {
     let told = member.server.reload(&reloaded("{\"acls\": [{\"action\": \"deny\", \"src\": [], \"dst\": []}]}")).await;
     assert!(told.refused.iter().any(|refused| refused.contains("action=\"deny\" is not supported")), "{told:?}");
     assert_eq!(&*member.server.cluster().latest().policy().unwrap().text, text);
+    member.server.drain().await;
 }
 
 fn reloaded(text: &str) -> node::Options {

@@ -85,4 +85,6 @@ async fn a_person_answers_at_another_member() {
     for bad in ["/machine/ssh/action/x/to/2", "/machine/ssh/action/1"] {
         assert_eq!(at_first.get(bad).await.0, StatusCode::BAD_REQUEST, "{bad}");
     }
+    second.server.drain().await;
+    first.server.drain().await;
 }

@@ -66,5 +66,6 @@ async fn clients_may_change_members() {
     let mut stream = again.stream(&ann, "").await;
     let map = stream.next().await.unwrap();
     assert_eq!(map["Peers"].as_array().unwrap().len(), 2, "{map}");
-    drop(second);
+    drop((again, stream));
+    within(second.server.drain()).await;
 }
