@@ -107,6 +107,14 @@ fn the_relay_knows_no_state() {
     }
 }
 
+/// Points at which a test can stop a member (`world::failpoint`) are compiled into what is built together with the
+/// tests, and into nothing else: what `cargo build --release -p node` makes has none.
+#[test]
+fn a_release_has_no_failpoints() {
+    assert!(!tree("node").contains("fail"), "hsraft would be released with failpoints");
+    assert!(tree("chaos-tests").contains("fail"), "this test looks at the wrong name");
+}
+
 #[test]
 fn every_crate_obeys_the_one_table_of_lints() {
     for package in packages() {

@@ -150,6 +150,7 @@ impl RaftStateMachine<Types> for Machine {
                 batch.apply(entry, responder)?;
             }
             let Some(last) = batch.last else { return Ok(()) };
+            world::failpoint!("apply.batch.before", Err);
             self.applied = Some(last);
             let with_membership = batch.membership.is_some();
             if let Some(membership) = batch.membership {
@@ -168,7 +169,9 @@ impl RaftStateMachine<Types> for Machine {
             self.metrics.rows.inc_by(changes.len() as u64);
             self.position_changes(&mut changes, with_membership);
             self.store.write(changes).await?;
+            world::failpoint!("apply.batch.written", Err);
             self.announce(batch.state);
+            world::failpoint!("apply.answer.before", Err);
             if let Some(sample) = batch.sample {
                 self.samples.send_replace(Some(Arc::new(sample)));
             }
@@ -193,13 +196,16 @@ impl RaftStateMachine<Types> for Machine {
     /// File first, rows second: after a crash in between openraft finds the file newer than the rows and comes here
     /// again.
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
+        world::failpoint!("snapshot.install.before", Err);
         let state = self.snapshots.receive(&self.store, meta.clone(), snapshot).await?;
+        world::failpoint!("snapshot.install.received", Err);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let mut changes = vec![Change::DeleteRange(Table::State, Vec::new(), vec![0xff; 64])];
         changes.extend(state.rows().map(|(name, row)| Change::Put(Table::State, name, row)));
         self.position_changes(&mut changes, true);
         self.store.write_durably(changes).await?;
+        world::failpoint!("snapshot.install.after", Err);
         tracing::info!(revision = %state.revision(), "snapshot installed");
         self.announce(state);
         Ok(())

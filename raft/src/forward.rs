@@ -147,6 +147,7 @@ impl Core {
 
     /// Stamps and writes, if this member leads.
     async fn write_here(&self, mut entry: Entry) -> Result<(u64, Answer), Declined> {
+        world::failpoint!("propose.write.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
         entry.at = self.stamp();
         let payload = Payload(codec::encode_entry(&entry).into());
         let response = self.raft.client_write(payload).await.map_err(declined)?;
@@ -195,9 +196,11 @@ impl Forwards {
     async fn pass(&self, core: &Core, to: MemberId, entry: Bytes) -> Result<(u64, Answer), Declined> {
         let (reply, answer) = oneshot::channel();
         let gone = || Declined::Unknown(format!("the connection to leader {to} ended"));
+        world::failpoint!("forward.send.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
         let lane = self.lane(core, to);
         lane.send(Parcel { entry, reply }).await.map_err(|_| gone())?;
         let applied = answer.await.map_err(|_| gone())??;
+        world::failpoint!("forward.answered", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
         let answer =
             codec::decode_answer(&applied.answer.0).map_err(|error| Declined::Unknown(format!("answer: {error}")))?;
         Ok((applied.revision, answer))
@@ -318,6 +321,8 @@ pub fn take(
 
 async fn write(core: &Core, bytes: Bytes) -> Result<encode::Applied, Declined> {
     let entry = codec::decode_entry(&bytes).map_err(|error| Declined::Malformed(error.to_string()))?;
+    world::failpoint!("forward.take.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
     let (revision, answer) = core.write_here(entry).await?;
+    world::failpoint!("forward.answer.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
     Ok(encode::Applied { revision, answer: Blob(codec::encode_answer(&answer).into()) })
 }

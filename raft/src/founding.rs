@@ -52,9 +52,11 @@ pub async fn finish(
 ) -> Result<(), StartError> {
     let Some(authority_key) = identity.authority_key.clone() else { return Ok(()) };
     if !core.raft.is_initialized().await.map_err(StartError::engine)? {
+        world::failpoint!("founding.initialize.before", |error| Err(StartError::engine(error)));
         let seat = Seat { address: facts.peer_address.clone(), learner_only: false };
         core.raft.initialize(BTreeMap::from([(core.me.0, seat)])).await.map_err(StartError::engine)?;
     }
+    world::failpoint!("founding.initialize.after", |error| Err(StartError::engine(error)));
     if !core.latest.borrow().is_founded() {
         let StartAs::FoundIfEmpty { settings, secrets } = &options.start else {
             return Err(StartError::NothingThere(options.data_dir.display().to_string()));
@@ -73,6 +75,7 @@ pub async fn finish(
         let hash: [u8; 32] = Sha256::digest(format!("hsraft found {}", core.cluster_id)).into();
         let request = RequestId(u128::from_be_bytes(*hash.first_chunk().expect("32 bytes have a first 16")));
         let applied = core.propose(request, "founder", command).await.map_err(StartError::engine)?;
+        world::failpoint!("founding.found.after", |error| Err(StartError::engine(error)));
         match applied.answer {
             Ok(Outcome::Member(_)) | Err(Refusal::AlreadyFounded) => {}
             Ok(other) => return Err(StartError::Refused(format!("unexpected answer {other:?}"))),

@@ -132,6 +132,7 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
 
     let member: Member = decode(&request.member.0).map_err(|error| Refused::Member(error.to_string()))?;
     refuse_to_replace_the_living(core, &request.replaces).await?;
+    world::failpoint!("token.consume.before", |error: std::io::Error| Err(Refused::Later(error.to_string())));
     let command = Command::AdmitMember { token: token.id.clone(), member, replaces: request.replaces };
     let applied = core.propose(request_id(&token.id, &request.public_key.0), "join", command).await.map_err(
         |error| match error {
@@ -139,6 +140,7 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
             _ => Refused::Later(error.to_string()),
         },
     )?;
+    world::failpoint!("token.consume.after", |error: std::io::Error| Err(Refused::Later(error.to_string())));
     let id = match applied.answer {
         Ok(Outcome::Member(id)) => id,
         Ok(other) => return Err(Refused::Later(format!("unexpected answer {other:?}"))),

@@ -186,14 +186,17 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        world::failpoint!("vote.save.before", Err);
         let row = encode(&Ballot::from(*vote));
         self.store.write_vote(*vote, Change::Put(Table::Meta, key::VOTE.into(), row)).await?;
+        world::failpoint!("vote.save.after", Err);
         self.facts().vote = Some(*vote);
         Ok(())
     }
 
     /// Only a hint that lets a start apply again before it hears from a leader; not synced.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        world::failpoint!("committed.save", Err);
         let row = encode(&committed.map(Position::from));
         self.store.write(vec![Change::Put(Table::Meta, key::COMMITTED.into(), row)]).await?;
         self.facts().committed = committed;
@@ -209,6 +212,7 @@ impl RaftLogStorage<Types> for Log {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        world::failpoint!("log.append.before", Err);
         let mut changes = Vec::new();
         let (number, last) = {
             let mut facts = self.facts();
@@ -222,7 +226,11 @@ impl RaftLogStorage<Types> for Log {
             (facts.jobs, facts.last)
         };
         match last.filter(|_| !changes.is_empty()) {
-            Some(last) => self.store.append(changes, last, number, flushed).await,
+            Some(last) => {
+                self.store.append(changes, last, number, flushed).await?;
+                world::failpoint!("log.append.after", Err);
+                Ok(())
+            }
             None => {
                 flushed.io_completed(Ok(()));
                 Ok(())
@@ -231,6 +239,7 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        world::failpoint!("log.truncate.before", Err);
         let from = last.map_or(0, |last| last.index + 1);
         let (number, last) = {
             let mut facts = self.facts();
@@ -246,6 +255,7 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        world::failpoint!("log.purge.before", Err);
         {
             let mut facts = self.facts();
             facts.drop_where(|index| index > upto.index);
@@ -256,6 +266,8 @@ impl RaftLogStorage<Types> for Log {
         let (from, to) = (0u64.to_be_bytes().into(), (upto.index + 1).to_be_bytes().into());
         let changes =
             vec![Change::Put(Table::Meta, key::PURGED.into(), row), Change::DeleteRange(Table::Log, from, to)];
-        self.store.write(changes).await
+        self.store.write(changes).await?;
+        world::failpoint!("log.purge.after", Err);
+        Ok(())
     }
 }

@@ -237,6 +237,7 @@ fn promote(state: &State, status: &Status, fresh: Duration, ready: impl Fn(&Memb
 
 async fn take(core: &Arc<Core>, step: Step) {
     let raft = &core.raft;
+    world::failpoint!("membership.step.before");
     let result = match step {
         Step::HandOver => {
             if let Err(error) = core.hand_over_here(None).await {
@@ -259,6 +260,7 @@ async fn take(core: &Arc<Core>, step: Step) {
             timeout(CHANGE_WITHIN, raft.change_membership(change, true)).await
         }
         Step::Unseat { member, voter: true } => {
+            world::failpoint!("member.unseat.before");
             let change = ChangeMembers::RemoveVoters(BTreeSet::from([member.0]));
             timeout(CHANGE_WITHIN, raft.change_membership(change, false)).await
         }
@@ -266,11 +268,16 @@ async fn take(core: &Arc<Core>, step: Step) {
             let change = ChangeMembers::RemoveNodes(BTreeSet::from([member.0]));
             timeout(CHANGE_WITHIN, raft.change_membership(change, false)).await
         }
-        Step::Seat { member, seat } => timeout(CHANGE_WITHIN, raft.add_learner(member.0, seat, false)).await,
+        Step::Seat { member, seat } => {
+            world::failpoint!("member.seat.before");
+            timeout(CHANGE_WITHIN, raft.add_learner(member.0, seat, false)).await
+        }
         Step::Promote(members) => {
+            world::failpoint!("member.promote.before");
             timeout(CHANGE_WITHIN, raft.change_membership(ChangeMembers::AddVoterIds(members), true)).await
         }
     };
+    world::failpoint!("membership.step.after");
     match result {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, "membership could not be changed; it will be tried again"),
@@ -307,6 +314,7 @@ impl Core {
             }
         };
         let mut leadership = self.leadership.clone();
+        world::failpoint!("leader.transfer.before", |error: std::io::Error| Err(error.to_string()));
         self.raft.trigger().transfer_leader(successor.0).await.map_err(|fatal| fatal.to_string())?;
         let within = Duration::from_millis(self.dialer.timing.election_max_ms * 2).max(Duration::from_secs(1));
         match timeout(within, leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != self.me))).await {
@@ -365,7 +373,9 @@ impl Core {
         if self.leadership.borrow().leader == Some(id) {
             self.transfer_leader(None).await?;
         }
+        world::failpoint!("member.remove.before");
         let applied = self.propose(self.new_request(), by, Command::RemoveMember { id }).await?;
+        world::failpoint!("member.remove.after");
         applied.answer.map_err(|refusal| ProposeError::Impossible(refusal.to_string()))?;
         if id == self.me {
             return Ok(());

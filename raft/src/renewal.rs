@@ -44,7 +44,9 @@ pub async fn renew(core: Arc<Core>, mut identity: Identity, options: Options) {
         sleep(Duration::from_secs(3600)).await;
         let result = renew_if_due(&mut identity, core.secret(AUTHORITY_SECRET), &core.world).and_then(|renewed| {
             if renewed {
+                world::failpoint!("certificate.save.before");
                 Home { disk: &*core.world.disk, folder: &options.data_dir }.put_identity(&identity)?;
+                world::failpoint!("certificate.swap.before");
                 let (certificate, key) = (&identity.certificate.0, &identity.key.0);
                 core.dialer.tls.replace(certificate, key, &identity.authority.0).map_err(StartError::engine)?;
             }

@@ -43,10 +43,13 @@ impl Snapshots {
     fn save(&self, meta: &SnapshotMeta, data: &[u8]) -> io::Result<()> {
         let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
         let path = self.folder.join(format!("{index:020}-{term:010}{ENDING}"));
+        world::failpoint!("snapshot.write.before", Err);
         self.disk.write(&path, &to_file(meta, data))?;
+        world::failpoint!("snapshot.write.after", Err);
         let files = self.files()?;
         for old in files.iter().rev().skip(KEPT) {
             self.disk.remove(old)?;
+            world::failpoint!("snapshot.removed", Err);
         }
         Ok(())
     }
@@ -127,6 +130,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        world::failpoint!("snapshot.build.before", Err);
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         let (state, snapshots, its_meta) = (self.state.clone(), self.snapshots.clone(), meta.clone());
         let work = move || {

@@ -128,7 +128,9 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         let last = recovered.last.map_or(0, |last| last.index);
         ask_the_others(&dialer, &recovered.state.0, &identity, last).await?;
     }
+    world::failpoint!("start.incarnation.before");
     files.put_identity(&identity)?;
+    world::failpoint!("start.engine.before");
     let closed = store.closed();
     let log = Log::new(store.clone(), &recovered);
     let archive = options.backup.clone().map(|target| (target, store.clone(), log.clone()));
@@ -136,6 +138,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     let config = engine_config(options, &identity.cluster_id)?;
     let raft = Raft::new(me.0, Arc::new(config), Network(dialer.clone()), log, machine).await.map_err(engine_error)?;
 
+    world::failpoint!("start.engine.after");
     let stopping = Arc::new(AtomicBool::new(false));
     let (leadership_sender, leadership) = watch::channel(Leadership::default());
     let (changed_sender, changed) = watch::channel(0);
@@ -317,16 +320,21 @@ async fn open_home(options: &Options, world: &World, metrics: &Metrics, facts: &
         StartAs::FoundIfEmpty { .. } => founding::prepare(options, world)?,
         StartAs::Join { address, token, replaces } => {
             let key = files.joining_key(|| pki::new_key(&world.entropy).to_vec())?;
+            world::failpoint!("join.ask.before");
             ask_to_join(options, world, facts, address, token, replaces, key).await?
         }
         StartAs::Continue => return Err(StartError::NothingThere(folder.display().to_string())),
     };
+    world::failpoint!("start.marker.before");
     // Database first: an identity without its database is refused ever after.
     let marker = Marker { cluster_id: identity.cluster_id.clone(), member: identity.member };
     store.write_marker(&marker).await.map_err(|error| StartError::disk(folder, error))?;
     recovered.marker = Some(marker);
+    world::failpoint!("start.marker.after");
     files.put_sealing_key(&sealing)?;
+    world::failpoint!("start.sealing_key.after");
     files.put_identity(&identity)?;
+    world::failpoint!("start.identity.after");
     let is_new = identity.authority_key.is_none();
     Ok(Opened { store, recovered, broken, identity, sealing, is_new })
 }
@@ -344,6 +352,7 @@ async fn ask_to_join(
     let joined = join::ask(addresses, &token, &key, facts, replaces, world).await?;
     let sealing = SealingKey::from_bytes(&joined.sealing_key)
         .ok_or_else(|| StartError::Refused("the member sent an unusable sealing key".into()))?;
+    world::failpoint!("join.admitted");
     tracing::info!(member = %joined.member, cluster = token.cluster_id, "admitted");
     let identity = Identity {
         cluster_id: token.cluster_id.clone(),
@@ -384,6 +393,7 @@ async fn announce(core: Arc<Core>, facts: Member) {
         let known = latest.borrow_and_update().member(core.me).cloned();
         match known {
             Some(known) if known.state == MemberState::Active && news(&known) => {
+                world::failpoint!("member.announce.before");
                 match core
                     .propose(core.new_request(), &facts.name, Command::AnnounceMember { member: facts.clone() })
                     .await

@@ -121,6 +121,7 @@ pub async fn recover(left: LeftOver, world: &World) -> Result<(Settled, PathBuf)
     aside.push(format!(".before-{}", world.clock.now_ms()));
     let aside = PathBuf::from(aside);
     world.disk.rename(&folder, &aside).map_err(|error| StartError::disk(&folder, error))?;
+    world::failpoint!("recover.aside.after");
     let term = left.term.max(left.last.1);
     let settled = settle(&folder, &left.name, left.state, term, &left.sealing, world).await?;
     Ok((settled, aside))

@@ -118,12 +118,15 @@ async fn put_down(
     changes.push(Change::Put(Table::Meta, key::APPLIED.into(), encode(&at)));
     changes.push(Change::Put(Table::Meta, key::PURGED.into(), encode(&at)));
     changes.push(Change::Put(Table::Meta, key::MEMBERSHIP.into(), encode(&seating)));
+    world::failpoint!("restore.rows.before");
     store.write_durably(changes).await.map_err(failed)?;
+    world::failpoint!("restore.rows.after");
     let ballot = Ballot { term, member: me, committed: true };
     let change = Change::Put(Table::Meta, key::VOTE.into(), encode(&ballot));
     store.write_vote(ballot.into(), change).await.map_err(failed)?;
     store.write_marker(&Marker { cluster_id: identity.cluster_id.clone(), member: me }).await.map_err(failed)?;
 
+    world::failpoint!("restore.identity.before");
     let home = Home { disk: &*world.disk, folder };
     home.put_sealing_key(sealing)?;
     home.put_identity(identity)?;

@@ -80,8 +80,11 @@ impl Peers for Service {
         let call = Call::from_wire(kind).ok_or_else(|| Status::unimplemented(format!("call {kind}")))?;
         let answer = match call {
             Call::Vote => {
+                world::failpoint!("peers.vote.before", |error| Err(unavailable(error)));
                 let request = VoteRequest::from_wire(&data).map_err(malformed)?;
-                raft.vote(request).await.map_err(unavailable)?.to_wire()
+                let answer = raft.vote(request).await.map_err(unavailable)?;
+                world::failpoint!("peers.vote.after", |error| Err(unavailable(error)));
+                answer.to_wire()
             }
             Call::PreVote => {
                 let request = VoteRequest::from_wire(&data).map_err(malformed)?;
@@ -92,6 +95,7 @@ impl Peers for Service {
                 raft.append_entries(request).await.map_err(unavailable)?.to_wire()
             }
             Call::Transfer => {
+                world::failpoint!("peers.transfer.before", |error| Err(unavailable(error)));
                 let request = TransferRequest::from_wire(&data).map_err(malformed)?;
                 raft.handle_transfer_leader(request).await.map_err(unavailable)?.to_wire()
             }
@@ -120,6 +124,7 @@ impl Peers for Service {
             }
             data.extend_from_slice(&piece.data);
         }
+        world::failpoint!("peers.snapshot.received", |error| Err(unavailable(error)));
         let snapshot = Snapshot { meta, snapshot: data.freeze() };
         let response = self.0.raft.install_full_snapshot(vote.into(), snapshot).await.map_err(unavailable)?;
         Ok(Response::new(frame(encode(&Ballot::from(response.vote)))))

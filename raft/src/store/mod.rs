@@ -163,10 +163,12 @@ impl Store {
     pub fn open(options: StoreOptions) -> Result<(Store, Recovered, watch::Receiver<Option<String>>), OpenError> {
         let StoreOptions { folder, disk, entropy, lock, metrics } = options;
         let mark_path = folder.join(mark::FILE);
+        world::failpoint!("store.open.before", |error| Err(OpenError::Io(error)));
         let database =
             Database { db: open_database(&folder.join("db"), &*disk)?, _lock: lock, gone: watch::Sender::new(()) };
         let mark = Mark::read(&*disk, &mark_path)?;
         let recovered = recover::recover(&database, &mark)?;
+        world::failpoint!("store.open.recovered", |error| Err(OpenError::Io(error)));
 
         let database = Arc::new(database);
         let written = Arc::new(AtomicU64::new(0));

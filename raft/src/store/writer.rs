@@ -82,6 +82,7 @@ impl Writer {
         if let Some(reason) = &*self.broken.borrow() {
             return Err(io::Error::other(reason.clone()));
         }
+        world::failpoint!("store.batch.before", Err);
         self.lower_mark(jobs)?;
         let mut batch = WriteBatch::default();
         for change in jobs.iter().flat_map(|job| &job.changes) {
@@ -94,6 +95,7 @@ impl Writer {
             }
         }
         self.database.db.write(batch).map_err(other)?;
+        world::failpoint!("store.batch.after", Err);
         if let Some(number) = jobs.iter().map(|job| job.number).max().filter(|number| *number > 0) {
             self.written.fetch_max(number, Ordering::AcqRel);
         }
@@ -118,7 +120,9 @@ impl Writer {
     /// Makes everything written so far durable, then remembers how far that is.
     fn sync(&mut self, jobs: &[Job]) -> io::Result<()> {
         let timer = self.metrics.sync_seconds.start_timer();
+        world::failpoint!("store.sync.before", Err);
         self.database.db.flush_wal(true).map_err(other)?;
+        world::failpoint!("store.sync.after", Err);
         timer.observe_duration();
         let before = self.mark.clone();
         for job in jobs {
@@ -130,7 +134,11 @@ impl Writer {
                 Note::Voted(vote) => self.mark.vote = Some(vote),
             }
         }
-        if self.mark != before { self.mark.note(&*self.disk, &self.mark_path) } else { Ok(()) }
+        if self.mark != before {
+            self.mark.note(&*self.disk, &self.mark_path)?;
+            world::failpoint!("store.mark.after", Err);
+        }
+        Ok(())
     }
 
     fn finish(&mut self, jobs: &mut Vec<Job>, result: io::Result<()>) {

@@ -6,6 +6,8 @@
 //!
 //! This crate knows nothing of ours. [`real`] is the one file that opens anything.
 
+#[cfg(feature = "failpoints")]
+pub mod failpoint;
 pub mod real;
 
 use std::{
@@ -170,4 +172,27 @@ pub enum Syncing {
     Thread,
     /// A task sleeps between `min` and `max` of simulated time and then syncs: simulated disks.
     Simulated { min: Duration, max: Duration },
+}
+
+/// A named point at which a test may end this process, let it fail or hold it up (`failpoint.rs`); nothing at all
+/// without the feature `failpoints`. The second argument takes an `io::Error` and makes what is to be returned.
+#[cfg(feature = "failpoints")]
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal) => {
+        $crate::failpoint::reached($name)
+    };
+    ($name:literal, $back:expr) => {
+        if let Some(error) = $crate::failpoint::fails($name) {
+            return ($back)(error);
+        }
+    };
+}
+
+/// Nothing: this program was built without points at which it fails.
+#[cfg(not(feature = "failpoints"))]
+#[macro_export]
+macro_rules! failpoint {
+    ($name:literal) => {};
+    ($name:literal, $back:expr) => {};
 }

@@ -170,10 +170,14 @@ impl Disk for RealDisk {
         name.push(".tmp");
         let temporary = folder.join(name);
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        crate::failpoint!("disk.write.before", Err);
         file.write_all(bytes)?;
+        crate::failpoint!("disk.sync.before", Err);
         file.sync_all()?;
         drop(file);
+        crate::failpoint!("disk.rename.before", Err);
         fs::rename(&temporary, path)?;
+        crate::failpoint!("disk.rename.after", Err);
         fs::File::open(folder)?.sync_all()
     }
 
@@ -192,6 +196,7 @@ impl Disk for RealDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        crate::failpoint!("disk.folder_rename.before", Err);
         fs::rename(from, to)?;
         match to.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             Some(folder) => fs::File::open(folder)?.sync_all(),
