@@ -165,6 +165,7 @@ impl Backend for Lone {
                 created_at: Timestamp::default(),
                 expires_at: Timestamp(self.now.load(Ordering::Relaxed)).after(ttl),
                 used_by: None,
+                generation: 0,
             };
             self.apply(Command::CreateJoinToken { token }).map_err(|refusal| Failure::Unfit(refusal.to_string()))?;
             Ok(format!("hsr1.c1.pin.{id}.secret"))

@@ -264,6 +264,7 @@ impl Cluster {
             created_at: now,
             expires_at: now.after(ttl),
             used_by: None,
+            generation: 0,
         };
         let applied = self.propose(by, Command::CreateJoinToken { token: row }).await?;
         applied.answer.map_err(|refusal| ProposeError::Impossible(refusal.to_string()))?;

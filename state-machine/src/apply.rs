@@ -3,6 +3,7 @@
 //! A verb looks first and changes last, so that a refusal changes nothing. One family of verbs a file.
 
 mod api_keys;
+mod certificates;
 mod cluster;
 mod elapse;
 mod features;
@@ -17,6 +18,7 @@ mod register;
 mod report;
 mod requests;
 mod routes;
+mod secrets;
 mod settings;
 mod ssh_checks;
 mod users;
@@ -81,6 +83,18 @@ impl State {
             Command::SetMemberRole { id, role } => self.set_member_role(id, role),
             Command::SetMemberDraining { id, draining } => self.set_member_draining(id, draining),
             Command::PutSecret { name, secret } => self.replace_secret(name, secret),
+            Command::ResealSecrets { seen, secrets, dropped } => self.reseal_secrets(seen, secrets, &dropped),
+            Command::ConfirmRecoveryKey { key } => self.confirm_recovery_key(key),
+            Command::RotateAuthority { before, certificate, cross, key } => {
+                self.rotate_authority(before, certificate, cross, key)
+            }
+            Command::MoveCertificate { member, generation } => self.move_certificate(member, generation),
+            Command::WantCertificate { member, wish } => self.want_certificate(member, wish),
+            Command::OrderCertificate { name, order, key } => self.order_certificate(&name, order, key),
+            Command::IssueCertificate { name, chain, not_before, not_after, key } => {
+                self.issue_certificate(&name, chain, not_before, not_after, key)
+            }
+            Command::FailCertificate { name, error, retry_at } => self.fail_certificate(&name, error, retry_at),
             Command::SetDerpRegions { regions } => self.set_derp_regions(regions),
 
             Command::CreateUser { name, display_name, email, profile_pic_url } => {

@@ -61,6 +61,10 @@ table! {
     TOKEN_EXPIRED 1102, "the join token has expired", "tokens live 15 minutes unless --ttl says otherwise", "make a new one: hsraft token create";
     TOKEN_USED 1103, "the join token was used already", "a token lets one member in", "make a new one: hsraft token create";
 
+    TOKEN_OUTDATED 1104, "the join token names a certificate authority that was replaced", "hsraft cert rotate-ca ran after the token was made; a token pins the authority of its day", "make a new one: hsraft token create";
+    ROTATION_UNDER_WAY 1105, "the certificate authority is being replaced already", "a member that still has to move is down or cut off", "hsraft cert status names it; start it, or take it out: hsraft member remove";
+    SECRETS_CHANGED 1106, "a secret changed while all of them were being sealed anew", "somebody else wrote one at the same moment", "ask again; nothing changed";
+
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
     UNFIT 2003, "the wish does not fit the cluster as it is", "it would leave too few voters, names a member that cannot, …; the message says so", "hsraft members shows how the cluster is";
@@ -105,6 +109,9 @@ impl Refusal {
             Refusal::TokenUnknown => &TOKEN_UNKNOWN,
             Refusal::TokenExpired => &TOKEN_EXPIRED,
             Refusal::TokenUsed => &TOKEN_USED,
+            Refusal::TokenOutdated => &TOKEN_OUTDATED,
+            Refusal::RotationUnderWay { .. } => &ROTATION_UNDER_WAY,
+            Refusal::SecretsChanged => &SECRETS_CHANGED,
             Refusal::AlreadyFounded => &ALREADY_FOUNDED,
             Refusal::NotFounded => &NOT_FOUNDED,
             Refusal::LoginOver => &LOGIN_OVER,

@@ -87,6 +87,60 @@ pub enum Command {
         name: String,
         secret: SealedSecret,
     },
+    /// All secrets under a new data key. Refused when they are not those that were read.
+    ResealSecrets {
+        /// [`State::secrets_fingerprint`](crate::State::secrets_fingerprint) of what was read.
+        seen: [u8; 32],
+        secrets: Vec<(String, SealedSecret)>,
+        /// Data keys nothing is sealed with any more.
+        dropped: Vec<String>,
+    },
+    /// Somebody showed the recovery key of this fingerprint.
+    ConfirmRecoveryKey {
+        key: [u8; 32],
+    },
+
+    // certificates
+    /// Another authority signs the members' certificates from now on.
+    RotateAuthority {
+        /// The one of now.
+        before: Der,
+        certificate: Der,
+        /// The new one's key, signed by the one of now.
+        cross: Der,
+        key: SealedSecret,
+    },
+    /// A member trusts the authority of this generation and shows a certificate of it.
+    MoveCertificate {
+        member: MemberId,
+        generation: u64,
+    },
+    /// What a member's file asks of the public's authorities: this certificate, or none.
+    WantCertificate {
+        member: MemberId,
+        wish: Option<CertificateWish>,
+    },
+    /// An order began; the private key is for the certificate it shall bring.
+    OrderCertificate {
+        name: String,
+        order: CertificateOrder,
+        key: SealedSecret,
+    },
+    /// It came.
+    IssueCertificate {
+        name: String,
+        /// PEM.
+        chain: String,
+        not_before: Timestamp,
+        not_after: Timestamp,
+        key: SealedSecret,
+    },
+    /// It did not come.
+    FailCertificate {
+        name: String,
+        error: String,
+        retry_at: Timestamp,
+    },
     /// Regions of relays that are not ours; the whole list.
     SetDerpRegions {
         regions: Vec<DerpRegion>,

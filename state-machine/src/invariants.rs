@@ -24,6 +24,7 @@ impl State {
         check_logins(tables);
         check_requests(tables);
         check_ssh_checks(tables);
+        check_certificates(tables);
         if let Some((at, why)) = self.next_deadline() {
             assert!(at > Timestamp(0), "a deadline ({why}) lies after the epoch");
         }
@@ -164,6 +165,25 @@ fn check_ssh_checks(tables: &Tables) {
         for node in [check.source, check.target] {
             assert!(tables.nodes.contains_key(&node), "check {id} is about known nodes");
         }
+    }
+}
+
+fn check_certificates(tables: &Tables) {
+    assert!(tables.authorities.len() <= 2, "one authority replaces one other");
+    if let Some((_, newest)) = tables.authorities.get_max() {
+        assert_eq!(newest.settled_at.is_none(), tables.authorities.len() == 2, "two are trusted while members move");
+        assert!(newest.generation > 0 && !newest.certificate.0.is_empty(), "the founder's is never the newest");
+    }
+    for (name, certificate) in &tables.certificates {
+        assert_eq!(*name, certificate.wish.name, "a certificate stands under its name");
+        assert!(!certificate.wanted_by.is_empty(), "certificate {name} is wanted by somebody");
+        for member in &certificate.wanted_by {
+            let member = tables.members.get(member).expect("whoever wants a certificate is known");
+            assert_eq!(member.state, MemberState::Active, "a removed member wants nothing");
+        }
+        let has = |secret| tables.secrets.contains_key(&secret);
+        assert!(certificate.chain.is_empty() || has(ManagedCertificate::key(name)), "certificate {name} has its key");
+        assert!(certificate.order.is_none() || has(ManagedCertificate::next_key(name)), "order {name} has its key");
     }
 }
 

@@ -76,6 +76,14 @@ pub enum Refusal {
     TokenUnknown,
     TokenExpired,
     TokenUsed,
+    /// The token names an authority that was replaced since.
+    TokenOutdated,
+    /// One authority is replacing another, and waits for these members.
+    RotationUnderWay {
+        waiting: Vec<String>,
+    },
+    /// The secrets changed while they were read.
+    SecretsChanged,
     AlreadyFounded,
     NotFounded,
     /// The login has another end already.
@@ -103,6 +111,7 @@ pub enum What {
     Name,
     Region,
     SshCheck,
+    Certificate,
 }
 
 impl fmt::Display for What {
@@ -122,6 +131,7 @@ impl fmt::Display for What {
             What::Name => "name",
             What::Region => "DERP region",
             What::SshCheck => "SSH check",
+            What::Certificate => "certificate",
         })
     }
 }
@@ -150,6 +160,15 @@ impl fmt::Display for Refusal {
             Refusal::TokenUsed => {
                 f.write_str("the join token was used already; make a new one with: hsraft token create")
             }
+            Refusal::TokenOutdated => f.write_str(
+                "the join token names a certificate authority that was replaced since; make a new one with: hsraft token create",
+            ),
+            Refusal::RotationUnderWay { waiting } => write!(
+                f,
+                "the certificate authority is being replaced and waits for {}; start what is down, or take it out: hsraft member remove",
+                waiting.join(", ")
+            ),
+            Refusal::SecretsChanged => f.write_str("a secret changed meanwhile; nothing was done, ask again"),
             Refusal::AlreadyFounded => f.write_str("the cluster exists already"),
             Refusal::NotFounded => f.write_str("the cluster has not been founded"),
             Refusal::LoginOver => f.write_str("the login was finished, rejected or has expired"),

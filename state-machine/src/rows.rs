@@ -35,6 +35,8 @@ macro_rules! every_table {
             15 "primaries" primaries;
             16 "requests" requests;
             17 "ssh_checks" ssh_checks;
+            24 "authorities" authorities;
+            25 "certificates" certificates;
         }
     };
 }
@@ -282,6 +284,7 @@ rows_with_ids! {
     JoinToken.id: String;
     SshCheck.id: String;
     DerpRegion.id: u32;
+    Authority.generation: u64;
 }
 
 macro_rules! rows_without_ids {
@@ -296,6 +299,7 @@ macro_rules! rows_without_ids {
 rows_without_ids! {
     Arc<Presence>: NodeId;
     Arc<SealedSecret>: String;
+    Arc<ManagedCertificate>: String;
     NodeId: IpNet;
     Arc<crate::state::Remembered>: RequestId;
 }

@@ -48,6 +48,8 @@ pub(crate) struct Tables {
     pub primaries: OrdMap<IpNet, NodeId>,
     pub requests: OrdMap<RequestId, Arc<Remembered>>,
     pub ssh_checks: OrdMap<String, Arc<SshCheck>>,
+    pub authorities: OrdMap<u64, Arc<Authority>>,
+    pub certificates: OrdMap<String, Arc<ManagedCertificate>>,
 }
 
 /// Where in the log and in time a state stands.
@@ -76,6 +78,8 @@ pub(crate) struct ClusterFacts {
     /// The last address given in order; the next search starts behind it.
     pub last_ipv4: Option<Ipv4Addr>,
     pub last_ipv6: Option<Ipv6Addr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovery_confirmed: Option<RecoveryConfirmed>,
 }
 
 /// Regions up to here are for relays that are not ours.
@@ -94,6 +98,7 @@ impl Default for ClusterFacts {
             last_region: REGION_BEFORE_FIRST,
             last_ipv4: None,
             last_ipv6: None,
+            recovery_confirmed: None,
         }
     }
 }
@@ -293,6 +298,16 @@ impl State {
 
     pub fn secrets(&self) -> &OrdMap<String, Arc<SealedSecret>> {
         &self.tables.secrets
+    }
+
+    /// The authorities whose certificates members take; none before the first rotation (see [`Authority`]).
+    pub fn authorities(&self) -> &OrdMap<u64, Arc<Authority>> {
+        &self.tables.authorities
+    }
+
+    /// Certificates for clients that the cluster fetches itself, by name.
+    pub fn certificates(&self) -> &OrdMap<String, Arc<ManagedCertificate>> {
+        &self.tables.certificates
     }
 
     /// Regions of relays that are not ours.

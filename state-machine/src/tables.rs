@@ -163,6 +163,22 @@ impl State {
         self.tables.secrets.insert(name, Arc::new(secret));
     }
 
+    pub(crate) fn drop_secret(&mut self, name: &str) {
+        self.tables.secrets.remove(name);
+    }
+
+    pub(crate) fn put_authority(&mut self, authority: Authority) {
+        self.tables.authorities.insert(authority.generation, Arc::new(authority));
+    }
+
+    pub(crate) fn put_certificate(&mut self, certificate: ManagedCertificate) {
+        self.tables.certificates.insert(certificate.wish.name.clone(), Arc::new(certificate));
+    }
+
+    pub(crate) fn drop_certificate(&mut self, name: &str) {
+        self.tables.certificates.remove(name);
+    }
+
     pub(crate) fn put_policy(&mut self, version: PolicyVersion) {
         self.tables.policies.insert(version.number, Arc::new(version));
         self.indexes.policy = InForce::read(&self.tables);

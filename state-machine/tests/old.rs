@@ -93,7 +93,109 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("entry.member_role", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Learner })),
         ("entry.member_draining", entry(Command::SetMemberDraining { id: MemberId(3), draining: true })),
         ("entry.refound", entry(Command::Refound { cluster_id: "again".into(), member, secrets: vec![] })),
+        ("entry.reseal_secrets", entry(certificates::reseal())),
+        ("entry.confirm_recovery_key", entry(Command::ConfirmRecoveryKey { key: [3; 32] })),
+        ("entry.rotate_authority", entry(certificates::rotate())),
+        ("entry.move_certificate", entry(Command::MoveCertificate { member: MemberId(3), generation: 1 })),
+        ("entry.want_certificate", entry(certificates::want())),
+        ("entry.order_certificate", entry(certificates::order())),
+        ("entry.issue_certificate", entry(certificates::issue())),
+        ("entry.fail_certificate", entry(certificates::fail())),
+        ("answer.token_outdated", codec::encode_answer(&Err(Refusal::TokenOutdated))),
+        ("answer.rotation", codec::encode_answer(&Err(Refusal::RotationUnderWay { waiting: vec!["hs2".into()] }))),
+        ("answer.secrets_changed", codec::encode_answer(&Err(Refusal::SecretsChanged))),
+        ("state.certificates", certificates::state().to_snapshot()),
     ]
+}
+
+/// Kinds that came with replaceable certificates.
+mod certificates {
+    use super::*;
+
+    fn sealed(key_id: u32) -> SealedSecret {
+        SealedSecret { key_id, nonce: vec![1; 12], ciphertext: vec![2; 48] }
+    }
+
+    pub fn reseal() -> Command {
+        let secrets = vec![("noise".to_owned(), sealed(3)), ("data-key.3".to_owned(), sealed(1))];
+        Command::ResealSecrets { seen: [4; 32], secrets, dropped: vec!["data-key.2".into()] }
+    }
+
+    pub fn rotate() -> Command {
+        let der = |byte| Der(vec![byte; 9]);
+        Command::RotateAuthority { before: der(1), certificate: der(2), cross: der(3), key: sealed(2) }
+    }
+
+    pub fn want() -> Command {
+        let wish = CertificateWish {
+            name: "hs.example.com".into(),
+            directory: "https://ca.example/dir".into(),
+            email: "a@example.com".into(),
+            challenge: ChallengeKind::TlsAlpn01,
+        };
+        Command::WantCertificate { member: MemberId(1), wish: Some(wish) }
+    }
+
+    pub fn order() -> Command {
+        let challenge = Challenge { token: "t".into(), authorization: "t.x".into() };
+        let order = CertificateOrder {
+            url: "https://ca.example/o/1".into(),
+            begun_at: Timestamp(5),
+            challenges: vec![challenge],
+        };
+        Command::OrderCertificate { name: "hs.example.com".into(), order, key: sealed(2) }
+    }
+
+    pub fn issue() -> Command {
+        let (not_before, not_after) = (Timestamp(6), Timestamp(9));
+        let name = "hs.example.com".into();
+        Command::IssueCertificate { name, chain: "-----BEGIN".into(), not_before, not_after, key: sealed(2) }
+    }
+
+    pub fn fail() -> Command {
+        Command::FailCertificate { name: "hs.example.com".into(), error: "no".into(), retry_at: Timestamp(9) }
+    }
+
+    /// A rotation under way, a token of before, a certificate with an order for the next, a confirmed recovery key.
+    pub fn state() -> State {
+        let mut state = State::default();
+        let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: 3, ..Member::default() };
+        let token = JoinToken {
+            id: "t".into(),
+            secret_sha256: [1; 32],
+            name: String::new(),
+            role: JoinRole::Voter,
+            created_at: Timestamp(0),
+            expires_at: Timestamp(1_900_000_000_000),
+            used_by: None,
+            generation: 0,
+        };
+        let after = JoinToken { id: "u".into(), ..token.clone() };
+        let mut commands = vec![
+            Command::Found { cluster_id: "old".into(), member, settings: Settings::default(), secrets: vec![] },
+            Command::PutSecret { name: "recovery".into(), secret: sealed(1) },
+            Command::CreateJoinToken { token },
+            rotate(),
+            Command::CreateJoinToken { token: after },
+            want(),
+            order(),
+            issue(),
+            order(),
+        ];
+        for round in 0.. {
+            for command in std::mem::take(&mut commands) {
+                let revision = Revision(state.revision().0 + 1);
+                state.apply(Stamp { at: Timestamp(1_800_000_000_000), revision }, command).unwrap();
+            }
+            if round == 1 {
+                break;
+            }
+            commands = vec![Command::ConfirmRecoveryKey { key: state.recovery_fingerprint().unwrap() }];
+        }
+        state.check();
+        assert!(state.recovery_confirmed() && state.join_token("u").unwrap().generation == 1);
+        state
+    }
 }
 
 /// Two nodes, a policy at level 2, and an approved check.

@@ -23,6 +23,7 @@ fn group(voters: u64, learners: u64, role: JoinRole, silent: &[u64]) -> (State, 
             created_at: Timestamp(1),
             expires_at: Timestamp(2),
             used_by: None,
+            generation: 0,
         };
         apply(id, Command::CreateJoinToken { token });
         apply(id, Command::AdmitMember { token: format!("t{id}"), member: named(id), replaces: String::new() });

@@ -1,4 +1,4 @@
-//! The cluster as such: its founding, its secrets, relays that are not ours.
+//! The cluster as such: its founding, relays that are not ours.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,9 +8,8 @@ use crate::{
     state::{REGION_BEFORE_FIRST, State},
 };
 
-use super::{check_text, invalid, settings::check_settings};
+use super::{check_text, invalid, secrets::check_secret, settings::check_settings};
 
-const SECRET_BYTES_MAX: usize = 64 * 1024;
 const REGIONS_MAX: usize = 1_000;
 const NODES_PER_REGION_MAX: usize = 64;
 
@@ -69,6 +68,7 @@ impl State {
         for token in tokens {
             self.drop_join_token(&token);
         }
+        self.forget_authorities();
         let id = member.id;
         self.cluster_mut().id = cluster_id;
         for (name, secret) in secrets {
@@ -76,15 +76,6 @@ impl State {
         }
         self.seat_member(member);
         Ok(Outcome::Member(id))
-    }
-
-    pub(super) fn replace_secret(&mut self, name: String, secret: SealedSecret) -> Answer {
-        check_secret(&name, &secret)?;
-        if self.secrets().get(&name).is_some_and(|known| **known == secret) {
-            return Ok(Outcome::Unchanged);
-        }
-        self.put_secret(name, secret);
-        Ok(Outcome::Done)
     }
 
     pub(super) fn set_derp_regions(&mut self, regions: Vec<DerpRegion>) -> Answer {
@@ -137,15 +128,4 @@ impl State {
         }
         Ok(())
     }
-}
-
-fn check_secret(name: &str, secret: &SealedSecret) -> Result<(), Refusal> {
-    if name.is_empty() {
-        return Err(invalid(What::Name, "a secret needs a name"));
-    }
-    check_text(What::Name, "name of a secret", name, 64)?;
-    if secret.ciphertext.len() > SECRET_BYTES_MAX || secret.nonce.len() > 64 {
-        return Err(invalid(What::Name, format!("secret {name:?} is longer than {SECRET_BYTES_MAX} bytes")));
-    }
-    Ok(())
 }

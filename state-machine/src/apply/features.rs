@@ -18,10 +18,14 @@ use super::invalid;
 /// |---|---|
 /// | 1 | everything before policies were understood |
 /// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
-pub const FEATURE_LEVEL: u32 = 2;
+/// | 3 | certificates and secrets that are replaced while the cluster runs |
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// The level that brought the policy's meaning into apply.
 pub(super) const POLICY: u32 = 2;
+
+/// The level that brought rotation of authorities and data keys, and certificates fetched by the cluster.
+pub(super) const CERTIFICATES: u32 = 3;
 
 impl State {
     /// Refuses a program that cannot apply what the cluster already does.
@@ -35,6 +39,18 @@ impl State {
             return Err(invalid(What::Member, why));
         }
         Ok(())
+    }
+
+    /// Refuses a command that not every member could apply.
+    pub(super) fn require_level(&self, level: u32) -> Result<(), Refusal> {
+        if self.feature_level() >= level {
+            return Ok(());
+        }
+        let why = format!(
+            "this needs feature level {level} and the cluster is at {}; run the newer program on every member first",
+            self.feature_level()
+        );
+        Err(invalid(What::Member, why))
     }
 
     /// To be called whenever the active members or their programs changed.

@@ -22,7 +22,8 @@ impl State {
         if token.expires_at <= self.now() {
             return Err(invalid(What::JoinToken, "it would have expired already"));
         }
-        self.put_join_token(JoinToken { created_at: self.now(), used_by: None, ..token });
+        let generation = self.authority_generation();
+        self.put_join_token(JoinToken { created_at: self.now(), used_by: None, generation, ..token });
         Ok(Outcome::Done)
     }
 
@@ -40,6 +41,9 @@ impl State {
         if token.expires_at <= self.now() {
             return Err(Refusal::TokenExpired);
         }
+        if token.generation < self.authority_generation() {
+            return Err(Refusal::TokenOutdated);
+        }
         if !token.name.is_empty() && token.name != member.name {
             let why = format!("the token is for a member named {:?}, not {:?}", token.name, member.name);
             return Err(invalid(What::Member, why));
@@ -55,6 +59,7 @@ impl State {
         }
         self.put_join_token(JoinToken { used_by: Some(id), ..(*token).clone() });
         self.seat_member(member);
+        self.members_left();
         Ok(Outcome::Member(id))
     }
 
@@ -134,6 +139,7 @@ impl State {
         self.put_member(Member { state: MemberState::Removed, ..(*known).clone() });
         self.forget_sessions(id);
         self.raise_feature_level();
+        self.members_left();
         Ok(Outcome::Member(id))
     }
 

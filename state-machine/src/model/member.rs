@@ -75,6 +75,14 @@ pub struct JoinToken {
     pub expires_at: Timestamp,
     /// The member that used it.
     pub used_by: Option<MemberId>,
+    /// The authority it names ([`Authority::generation`]); decided by apply.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u64,
+}
+
+/// Rows that know nothing of a later field are written as they always were.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a joiner becomes.
@@ -105,7 +113,7 @@ impl std::fmt::Debug for SealedSecret {
 }
 
 /// Bytes as bytes: a plain `Vec<u8>` would be written as a list of numbers.
-mod serde_bytes_vec {
+pub(super) mod serde_bytes_vec {
     use serde::{Deserializer, Serializer, de};
 
     pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

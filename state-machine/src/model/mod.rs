@@ -1,6 +1,7 @@
 //! The nouns: what the tables of [`State`](crate::State) hold.
 
 mod api_key;
+mod certificate;
 mod derp;
 mod ids;
 mod login;
@@ -14,6 +15,9 @@ mod time;
 mod user;
 
 pub use api_key::{ApiKey, Role};
+pub use certificate::{
+    Authority, CertificateOrder, CertificateWish, Challenge, ChallengeKind, Der, ManagedCertificate, RecoveryConfirmed,
+};
 pub use derp::{DerpNode, DerpRegion};
 pub use ids::{ApiKeyId, LoginId, MemberId, NodeId, PreAuthKeyId, RequestId, Revision, SessionId, UserId};
 pub use login::{Login, LoginResult};

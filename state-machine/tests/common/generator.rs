@@ -172,7 +172,45 @@ impl Generator {
                 name: "noise".into(),
                 secret: SealedSecret { key_id: 1, nonce: vec![0; 24], ciphertext: vec![dice.below(3) as u8; 40] },
             },
+            94..=96 => self.certificates(state),
             _ => Command::Elapse,
+        }
+    }
+
+    /// Everything about certificates and secrets that are replaced.
+    fn certificates(&mut self, state: &State) -> Command {
+        let sealed = |key_id| SealedSecret { key_id, nonce: vec![0; 12], ciphertext: vec![1; 40] };
+        let name = self.dice.pick(&["a.example.com", "b.example.com", "not ours"]).to_owned();
+        let der = |number: u64| Der(vec![number as u8; 4]);
+        let generation = state.authority_generation();
+        let member = self.member(state);
+        match self.dice.below(9) {
+            0 => Command::RotateAuthority {
+                before: der(generation + 1),
+                certificate: der(generation + 2),
+                cross: der(9),
+                key: sealed(1),
+            },
+            1..=3 => Command::MoveCertificate { member, generation },
+            4 => Command::WantCertificate {
+                member,
+                wish: self.dice.often(80).then(|| CertificateWish {
+                    name,
+                    directory: self.dice.pick(&["https://one", "https://two"]).to_owned(),
+                    ..CertificateWish::default()
+                }),
+            },
+            5 => Command::OrderCertificate { name, order: CertificateOrder::default(), key: sealed(2) },
+            6 => {
+                let (not_before, not_after) = (Timestamp(self.now), Timestamp(self.now + 86_400_000));
+                Command::IssueCertificate { name, chain: "pem".into(), not_before, not_after, key: sealed(2) }
+            }
+            7 => Command::FailCertificate { name, error: "no\n".into(), retry_at: Timestamp(self.now) },
+            _ => Command::ResealSecrets {
+                seen: if self.dice.often(80) { state.secrets_fingerprint() } else { [0; 32] },
+                secrets: state.secrets().keys().map(|name| (name.clone(), sealed(3))).collect(),
+                dropped: vec![],
+            },
         }
     }
 
@@ -219,6 +257,7 @@ impl Generator {
                     created_at: Timestamp::default(),
                     expires_at: Timestamp(self.now + 900_000),
                     used_by: None,
+                    generation: 0,
                 },
             },
             2 => Command::RevokeJoinToken { id: token },

@@ -84,6 +84,7 @@ impl Story {
                     created_at: Timestamp::default(),
                     expires_at: self.moment(words, "expires")?.unwrap_or(self.now.after(Duration::from_secs(3600))),
                     used_by: None,
+                    generation: 0,
                 },
             },
             "revoke-token" => Command::RevokeJoinToken { id: words.first()?.into() },
@@ -101,6 +102,49 @@ impl Story {
             "secret" => Command::PutSecret {
                 name: words.first()?.into(),
                 secret: SealedSecret { key_id: 1, nonce: vec![1], ciphertext: words.text("value").into_bytes() },
+            },
+            "reseal" => Command::ResealSecrets {
+                seen: if words.flag("stale") { [0; 32] } else { self.state.secrets_fingerprint() },
+                secrets: words.list::<String>("names")?.into_iter().map(|name| (name, sealed(2, "new"))).collect(),
+                dropped: words.list("drop")?,
+            },
+            "confirm-recovery" => Command::ConfirmRecoveryKey {
+                key: if words.flag("stale") { [0; 32] } else { self.state.recovery_fingerprint().unwrap_or_default() },
+            },
+            "rotate-authority" => Command::RotateAuthority {
+                before: der(&words.text("before")),
+                certificate: der(&words.text("to")),
+                cross: der("cross"),
+                key: sealed(1, "key"),
+            },
+            "moved" => Command::MoveCertificate {
+                member: words.id("member").map(MemberId)?,
+                generation: words.number("generation")?.unwrap_or(1),
+            },
+            "want" => Command::WantCertificate {
+                member: words.id("member").map(MemberId)?,
+                wish: words.get("name").map(|name| CertificateWish {
+                    name,
+                    directory: words.get("at").unwrap_or("https://ca.example/dir".into()),
+                    ..CertificateWish::default()
+                }),
+            },
+            "order" => Command::OrderCertificate {
+                name: words.first()?.into(),
+                order: CertificateOrder { url: words.text("url"), ..CertificateOrder::default() },
+                key: sealed(1, "next"),
+            },
+            "issue" => Command::IssueCertificate {
+                name: words.first()?.into(),
+                chain: words.text("chain"),
+                not_before: self.now,
+                not_after: self.moment(words, "until")?.unwrap_or(self.now),
+                key: sealed(1, "issued"),
+            },
+            "fail" => Command::FailCertificate {
+                name: words.first()?.into(),
+                error: words.text("why"),
+                retry_at: self.moment(words, "retry")?.unwrap_or(self.now),
             },
             "regions" => {
                 let ids = words.list::<u32>("ids")?;
@@ -326,6 +370,29 @@ impl Story {
                 let offline = presence.offline_at.map(|at| format!(" until {}", self.ago(at)));
                 let online = if presence.online { "online" } else { "offline" };
                 format!("{id} {online}{} {}", offline.unwrap_or_default(), session.unwrap_or("no session".into()))
+            })),
+            "secrets" => lines.extend(self.state.secrets().iter().map(|(name, secret)| {
+                let what = String::from_utf8_lossy(&secret.ciphertext).into_owned();
+                format!("{name} key {} {what}", secret.key_id)
+            })),
+            "authorities" => lines.extend(self.state.authorities().values().map(|row| {
+                let moved: Vec<String> = row.moved.iter().map(ToString::to_string).collect();
+                let settled = if row.settled_at.is_some() { "settled" } else { "moving" };
+                let name = String::from_utf8_lossy(&row.certificate.0).into_owned();
+                format!("{} {name} {settled} moved [{}]", row.generation, moved.join(" "))
+            })),
+            "certificates" => lines.extend(self.state.certificates().values().map(|row| {
+                let by: Vec<String> = row.wanted_by.iter().map(ToString::to_string).collect();
+                let order = row.order.as_ref().map_or("no order".into(), |order| format!("order {}", order.url));
+                let chain = if row.chain.is_empty() { "nothing yet" } else { &row.chain };
+                format!(
+                    "{} for [{}] {chain} {order} failures {} {:?} renew {}",
+                    row.wish.name,
+                    by.join(" "),
+                    row.failures,
+                    row.error,
+                    self.ago(row.renew_at().max(self.now))
+                )
             })),
             "primaries" => {
                 lines.extend(state.primaries().iter().map(|(route, node)| format!("{route} by node {node}")))
@@ -554,4 +621,12 @@ impl Words {
     fn node_key(&self, name: &str) -> tailcfg::NodeKey {
         tailcfg::NodeKey(hash(&format!("node {}", self.text(name))))
     }
+}
+
+fn der(name: &str) -> Der {
+    Der(name.as_bytes().to_vec())
+}
+
+fn sealed(key_id: u32, value: &str) -> SealedSecret {
+    SealedSecret { key_id, nonce: vec![1], ciphertext: value.as_bytes().to_vec() }
 }
