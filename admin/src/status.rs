@@ -45,6 +45,7 @@ pub fn of_refusal(refusal: &Refusal) -> (StatusCode, Code) {
         Refusal::NotFounded => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Refusal::LoginOver => (StatusCode::NOT_FOUND, Code::NotFound),
         Refusal::PolicyRejected { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
+        Refusal::LevelTooLow { .. } | Refusal::ProgramTooOld { .. } => (StatusCode::CONFLICT, Code::FailedPrecondition),
     }
 }
 
@@ -207,6 +208,8 @@ mod tests {
             (Refusal::NotFounded, 503, 14),
             (Refusal::LoginOver, 404, 5),
             (Refusal::PolicyRejected { why: name() }, 400, 3),
+            (Refusal::LevelTooLow { needs: 3, at: 2 }, 409, 9),
+            (Refusal::ProgramTooOld { has: 2, needs: 3 }, 409, 9),
         ];
         for (refusal, status, code) in table {
             let error = ApiError::from(refusal.clone());

@@ -372,6 +372,7 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         relay,
         start,
         snapshot_every: options.snapshot_every,
+        feature_level: state_machine::FEATURE_LEVEL,
         backup: options.backup_dir.clone(),
         runtime: options.raft_runtime.clone(),
     }

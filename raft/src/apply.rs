@@ -24,6 +24,7 @@ use crate::{
     snapshot::{Builder, Snapshots},
     store::{Change, Recovered, Store, Table, key},
     types::{Entry, LogId, Reply, Snapshot, SnapshotMeta, StoredMembership, Types},
+    upgrade,
 };
 
 /// At most this many entries share one batch, so that a long catch-up publishes now and then.
@@ -40,6 +41,8 @@ pub struct Machine {
     /// The State at the first entry of each minute (agreement.rs).
     samples: watch::Sender<Option<Arc<State>>>,
     metrics: ApplyMetrics,
+    /// What this program can apply.
+    feature_level: u32,
 }
 
 impl Machine {
@@ -48,13 +51,16 @@ impl Machine {
         store: Store,
         snapshots: Snapshots,
         recovered: &Recovered,
+        feature_level: u32,
         metrics: ApplyMetrics,
     ) -> (Machine, Published) {
         let state = Arc::new(recovered.state.0.clone());
         let (publisher, published) = publish(state.clone());
         let membership = recovered.membership.clone();
         let (samples, applied) = (watch::Sender::new(None), recovered.applied);
-        (Machine { store, snapshots, state, applied, membership, publisher, samples, metrics }, published)
+        let machine =
+            Machine { store, snapshots, state, applied, membership, publisher, samples, metrics, feature_level };
+        (machine, published)
     }
 
     /// The State at the first entry of each minute; the same entries at every member.
@@ -70,6 +76,15 @@ impl Machine {
             let row = encode(&StoredSeating::from(&self.membership));
             changes.push(Change::Put(Table::Meta, key::MEMBERSHIP.into(), row));
         }
+    }
+
+    /// A program that goes on beside what it cannot do would come to another State.
+    fn can_follow(&self, state: &State) -> io::Result<()> {
+        let level = state.feature_level();
+        if level <= self.feature_level {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::InvalidData, upgrade::too_old(self.feature_level, level)))
     }
 
     fn announce(&mut self, state: State) {
@@ -151,6 +166,7 @@ impl RaftStateMachine<Types> for Machine {
             }
             let Some(last) = batch.last else { return Ok(()) };
             world::failpoint!("apply.batch.before", Err);
+            self.can_follow(&batch.state)?;
             self.applied = Some(last);
             let with_membership = batch.membership.is_some();
             if let Some(membership) = batch.membership {
@@ -199,6 +215,7 @@ impl RaftStateMachine<Types> for Machine {
         world::failpoint!("snapshot.install.before", Err);
         let state = self.snapshots.receive(&self.store, meta.clone(), snapshot).await?;
         world::failpoint!("snapshot.install.received", Err);
+        self.can_follow(&state)?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let mut changes = vec![Change::DeleteRange(Table::State, Vec::new(), vec![0xff; 64])];

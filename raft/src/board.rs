@@ -61,6 +61,8 @@ pub struct Report {
     pub backup: Option<BackupReport>,
     /// Its State at the last minutes, newest last.
     pub fingerprints: Vec<Fingerprint>,
+    /// The highest feature level its program can apply; zero from programs that could not tell, which stop at 2.
+    pub feature_level: u32,
 }
 
 /// One member in the eyes of the leader.
@@ -155,6 +157,8 @@ struct Inner {
     matched: BTreeMap<MemberId, VecDeque<(Instant, u64)>>,
     /// What this member said last.
     own: Report,
+    /// The feature level every member's program can apply, and since when; on the leader.
+    able: Option<(u32, Instant)>,
     backup: Option<BackupReport>,
     fingerprints: Vec<Fingerprint>,
 }
@@ -209,6 +213,18 @@ impl Boards {
             while samples.len() > SAMPLES {
                 samples.pop_front();
             }
+        }
+    }
+
+    /// What all programs can apply, and for how long that has been so without a break; on the leader.
+    pub fn able(&self) -> Option<(u32, Duration)> {
+        self.inner().able.map(|(level, since)| (level, since.elapsed()))
+    }
+
+    fn take_able(&self, common: Option<u32>, now: Instant) {
+        let mut inner = self.inner();
+        if inner.able.map(|(level, _)| level) != common {
+            inner.able = common.map(|level| (level, now));
         }
     }
 
@@ -320,6 +336,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
     loop {
         let status = core.status();
         core.boards.sample(&status, Instant::now());
+        core.boards.take_able(core.common_level(&status), Instant::now());
         let report = Report {
             incarnation,
             term: status.term,
@@ -331,6 +348,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             reaches: std::mem::take(&mut reaches),
             backup: core.boards.backup(),
             fingerprints: core.boards.inner().fingerprints.clone(),
+            feature_level: core.feature_level,
         };
         core.boards.inner().own = report.clone();
         let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };

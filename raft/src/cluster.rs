@@ -65,6 +65,8 @@ impl fmt::Debug for Cluster {
 pub struct Core {
     pub raft: Raft,
     pub me: MemberId,
+    /// What this program can apply (upgrade.rs).
+    pub feature_level: u32,
     pub cluster_id: Arc<str>,
     pub authority: Vec<u8>,
     pub sealing: SealingKey,

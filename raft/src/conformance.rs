@@ -44,7 +44,8 @@ impl StoreBuilder<Types, Log, Machine, tempfile::TempDir> for Builder {
         let (store, recovered) = open(folder.path()).expect("an empty store opens");
         let world = world::real::world();
         let snapshots = Snapshots::open(folder.path().join("snapshots"), world.disk.clone()).expect("a folder");
-        let (machine, _) = Machine::new(store.clone(), snapshots, &recovered, Metrics::default().apply);
+        let (machine, _) =
+            Machine::new(store.clone(), snapshots, &recovered, state_machine::FEATURE_LEVEL, Metrics::default().apply);
         Ok((folder, Log::new(store, &recovered), machine))
     }
 }

@@ -1,5 +1,6 @@
-//! Samples of every form on disk and wire, compared with `tests/old/v1.txt`: what a released version wrote must be
-//! read for ever, and must not change by accident. `UPDATE=1 cargo test -p raft` writes the file anew.
+//! Samples of every form on disk and wire. `tests/old/v1.txt` is what the program of feature level 2 wrote: it must be read
+//! for ever, and what this program writes for it must be read by that one. `tests/old/v2.txt` is what this program
+//! writes, so that nothing changes by accident; `UPDATE=1 cargo test -p raft` writes that file anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,6 +51,7 @@ fn report() -> Report {
         reaches: BTreeSet::from([1, 20]),
         backup: Some(BackupReport { archived_at_ms: 5, full_at_ms: 4, index: 9, error: String::new() }),
         fingerprints: vec![Fingerprint { revision: 9, hash: 77 }],
+        feature_level: 3,
     }
 }
 
@@ -117,53 +119,92 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+fn file(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old").join(name)
+}
+
+fn lines(name: &str) -> Vec<(String, Vec<u8>)> {
+    let text = world::real::world().disk.read(&file(name)).unwrap().expect("a file of samples; UPDATE=1 writes v2.txt");
+    let text = String::from_utf8(text).unwrap();
+    let line = |line: &str| {
+        let (name, digits) = line.split_once(' ').unwrap();
+        (name.to_owned(), hex::decode(digits).unwrap())
+    };
+    text.lines().map(line).collect()
+}
+
 #[test]
 fn every_form_is_what_it_was() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/v1.txt");
-    let text: String = samples().iter().map(|(name, bytes)| format!("{name} {}\n", hex::encode(bytes))).collect();
-    let disk = world::real::world().disk;
     if std::env::var_os("UPDATE").is_some() {
-        disk.write(&path, text.as_bytes()).unwrap();
+        let text: String = samples().iter().map(|(name, bytes)| format!("{name} {}\n", hex::encode(bytes))).collect();
+        world::real::world().disk.write(&file("v2.txt"), text.as_bytes()).unwrap();
     }
-    let old = String::from_utf8(disk.read(&path).unwrap().expect("tests/old/v1.txt; UPDATE=1 writes it")).unwrap();
-    for (old, new) in old.lines().zip(text.lines()) {
-        assert_eq!(old, new);
+    let old = lines("v2.txt");
+    for ((old, bytes), (name, now)) in old.iter().zip(&samples()) {
+        assert_eq!((old.as_str(), hex::encode(bytes)), (*name, hex::encode(now)));
     }
-    assert_eq!(old.lines().count(), text.lines().count());
+    assert_eq!(old.len(), samples().len());
+}
+
+/// What openraft's log and votes are made of did not change at all; what members tell each other got fields that an
+/// older program skips, and misses nothing.
+#[test]
+fn the_previous_forms_are_read_and_the_log_is_written_as_before() {
+    let now: BTreeMap<&str, Vec<u8>> = samples().into_iter().collect();
+    let old = lines("v1.txt");
+    assert_eq!(old.len(), 21);
+    for (name, bytes) in old {
+        match name.as_str() {
+            "report.request" => {
+                let before = Report { feature_level: 0, ..report() };
+                assert_eq!(decode::<Report>(&bytes).unwrap(), before, "{name}");
+            }
+            "report.answer" => {
+                let board = decode::<Heard>(&bytes).unwrap().board.unwrap();
+                let before = Report { feature_level: 0, ..report() };
+                assert_eq!(board.members[&17].report, Some(before), "{name}");
+            }
+            name => assert_eq!(hex::encode(&bytes), hex::encode(&now[name]), "{name}"),
+        }
+    }
 }
 
 #[test]
 fn every_form_can_be_read() {
+    for (name, bytes) in samples() {
+        read(name, &bytes);
+    }
+}
+
+fn read(name: &str, bytes: &[u8]) {
     fn round<T: Wire>(bytes: &[u8]) {
         assert_eq!(T::from_wire(bytes).unwrap().to_wire(), bytes);
     }
-    for (name, bytes) in samples() {
-        match name {
-            name if name.starts_with("row.") => {
-                let entry = entry_from_row(&bytes).unwrap();
-                assert!(entries().contains(&entry), "{name}");
-            }
-            "append.request" => round::<types::AppendRequest>(&bytes),
-            "append.response" => round::<types::AppendResponse>(&bytes),
-            "append.matches" | "append.conflict" | "append.higher" => round::<types::AppendResult>(&bytes),
-            "vote.request" => round::<types::VoteRequest>(&bytes),
-            "vote.response" => round::<types::VoteResponse>(&bytes),
-            "transfer.request" => round::<types::TransferRequest>(&bytes),
-            "transfer.response" => round::<types::TransferResponse>(&bytes),
-            "snapshot.head" => assert_eq!(encode(&decode::<SnapshotHead>(&bytes).unwrap()), bytes),
-            "propose.batch" => assert_eq!(encode(&decode::<ProposeBatch>(&bytes).unwrap()), bytes),
-            "answer.batch" => assert_eq!(encode(&decode::<AnswerBatch>(&bytes).unwrap()), bytes),
-            "report.request" => assert_eq!(decode::<Report>(&bytes).unwrap(), report()),
-            "report.answer" => assert_eq!(decode::<Heard>(&bytes).unwrap(), heard()),
-            "remember.answer" => assert_eq!(decode::<Memory>(&bytes).unwrap(), memory()),
-            "meta.vote" => assert_eq!(decode::<Ballot>(&bytes).unwrap(), vote(3, 1, true).into()),
-            "meta.position" => assert_eq!(decode::<Position>(&bytes).unwrap(), log_id(3, 1, 9).into()),
-            "meta.membership" => {
-                let stored = StoredMembership::try_from(decode::<StoredSeating>(&bytes).unwrap()).unwrap();
-                assert_eq!(stored.membership(), &membership());
-            }
-            other => panic!("{other} is not read"),
+    match name {
+        name if name.starts_with("row.") => {
+            let entry = entry_from_row(bytes).unwrap();
+            assert!(entries().contains(&entry), "{name}");
         }
+        "append.request" => round::<types::AppendRequest>(bytes),
+        "append.response" => round::<types::AppendResponse>(bytes),
+        "append.matches" | "append.conflict" | "append.higher" => round::<types::AppendResult>(bytes),
+        "vote.request" => round::<types::VoteRequest>(bytes),
+        "vote.response" => round::<types::VoteResponse>(bytes),
+        "transfer.request" => round::<types::TransferRequest>(bytes),
+        "transfer.response" => round::<types::TransferResponse>(bytes),
+        "snapshot.head" => assert_eq!(encode(&decode::<SnapshotHead>(bytes).unwrap()), bytes),
+        "propose.batch" => assert_eq!(encode(&decode::<ProposeBatch>(bytes).unwrap()), bytes),
+        "answer.batch" => assert_eq!(encode(&decode::<AnswerBatch>(bytes).unwrap()), bytes),
+        "report.request" => assert_eq!(decode::<Report>(bytes).unwrap(), report()),
+        "report.answer" => assert_eq!(decode::<Heard>(bytes).unwrap(), heard()),
+        "remember.answer" => assert_eq!(decode::<Memory>(bytes).unwrap(), memory()),
+        "meta.vote" => assert_eq!(decode::<Ballot>(bytes).unwrap(), vote(3, 1, true).into()),
+        "meta.position" => assert_eq!(decode::<Position>(bytes).unwrap(), log_id(3, 1, 9).into()),
+        "meta.membership" => {
+            let stored = StoredMembership::try_from(decode::<StoredSeating>(bytes).unwrap()).unwrap();
+            assert_eq!(stored.membership(), &membership());
+        }
+        other => panic!("{other} is not read"),
     }
 }
 

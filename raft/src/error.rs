@@ -23,6 +23,8 @@ pub enum StartError {
     WrongPin(String),
     #[error("no member could be reached: {0}; check the addresses and that a majority of members is up")]
     Unreachable(String),
+    #[error("version skew: {0}")]
+    Skew(String),
     /// Positive: this member's clock is behind.
     #[error("this machine's clock is {0} ms behind the cluster's; set it (NTP) and join again")]
     Clock(i64),
@@ -52,6 +54,7 @@ impl StartError {
             StartError::Token(_) => 10,
             StartError::WrongPin(_) => 11,
             StartError::Unreachable(_) => 12,
+            StartError::Skew(_) => 13,
             StartError::Foreign(_) | StartError::Removed => 14,
             StartError::Clock(_) => 15,
             StartError::Listen { .. } | StartError::Disk { .. } => 16,
@@ -68,6 +71,7 @@ impl StartError {
             StartError::Token(_) => &codes::START_TOKEN,
             StartError::WrongPin(_) => &codes::START_WRONG_PIN,
             StartError::Unreachable(_) => &codes::START_UNREACHABLE,
+            StartError::Skew(_) => &codes::START_SKEW,
             StartError::Foreign(_) | StartError::Removed => &codes::START_FOREIGN,
             StartError::Clock(_) => &codes::START_CLOCK,
             StartError::Listen { .. } | StartError::Disk { .. } => &codes::START_PLACE,

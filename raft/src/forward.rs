@@ -146,7 +146,14 @@ impl Core {
     }
 
     /// Stamps and writes, if this member leads.
-    async fn write_here(&self, mut entry: Entry) -> Result<(u64, Answer), Declined> {
+    async fn write_here(self: &Arc<Self>, mut entry: Entry) -> Result<(u64, Answer), Declined> {
+        if let Err(refusal) = self.admits(&entry.command).await {
+            let leader = self.leadership.borrow().leader;
+            return match leader == Some(self.me) {
+                true => Ok((self.latest.borrow().revision().0, Err(refusal))),
+                false => Err(Declined::NotLeader(leader.map(|leader| leader.0))),
+            };
+        }
         world::failpoint!("propose.write.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
         entry.at = self.stamp();
         let payload = Payload(codec::encode_entry(&entry).into());
@@ -319,7 +326,7 @@ pub fn take(
     ReceiverStream::new(receiver)
 }
 
-async fn write(core: &Core, bytes: Bytes) -> Result<encode::Applied, Declined> {
+async fn write(core: &Arc<Core>, bytes: Bytes) -> Result<encode::Applied, Declined> {
     let entry = codec::decode_entry(&bytes).map_err(|error| Declined::Malformed(error.to_string()))?;
     world::failpoint!("forward.take.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
     let (revision, answer) = core.write_here(entry).await?;

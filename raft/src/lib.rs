@@ -16,6 +16,7 @@
 //! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
 //! | `archive/` | backups: taken, read, and made into a cluster again |
+//! | `upgrade.rs` | what each program can apply, and when the cluster may rely on it |
 //! | `agreement.rs` | whether all members came to the same State |
 //! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
 //!
@@ -54,6 +55,7 @@ mod store;
 mod tasks;
 mod token;
 mod types;
+mod upgrade;
 
 pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};

@@ -18,6 +18,8 @@ pub struct Options {
     pub timing: Timing,
     /// Version of the program, for people.
     pub version: String,
+    /// What this program says it can apply: [`state_machine::FEATURE_LEVEL`]; another only in tests of upgrades.
+    pub feature_level: u32,
     /// The URL clients may use for this very member; may be empty.
     pub client_url: String,
     pub relay: Option<RelayFacts>,

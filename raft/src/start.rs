@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use state_machine::{Command, FEATURE_LEVEL, Member, MemberState, State};
+use state_machine::{Command, Member, MemberState, State};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -39,6 +39,7 @@ use crate::{
     tasks::Tasks,
     token::Token,
     types::Raft,
+    upgrade,
 };
 
 /// Whom the folder belongs to, with what the database holds.
@@ -104,6 +105,10 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     if recovered.state.0.member(me).is_some_and(|member| member.state == MemberState::Removed) {
         return Err(StartError::Removed);
     }
+    let level = recovered.state.0.feature_level();
+    if level > options.feature_level {
+        return Err(StartError::Skew(upgrade::too_old(options.feature_level, level)));
+    }
     let files = Home { disk: &*world.disk, folder: &options.data_dir };
     identity.incarnation += 1;
     (facts.id, facts.incarnation) = (me, identity.incarnation);
@@ -113,7 +118,8 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         .map_err(StartError::engine)?;
     let snapshots = Snapshots::open(options.data_dir.join("snapshots"), world.disk.clone())
         .map_err(|error| StartError::disk(&options.data_dir.join("snapshots"), error))?;
-    let (machine, published) = Machine::new(store.clone(), snapshots, &recovered, metrics.apply.clone());
+    let (machine, published) =
+        Machine::new(store.clone(), snapshots, &recovered, options.feature_level, metrics.apply.clone());
     let latest = published.latest.clone();
     let samples = machine.samples();
     let dialer = Dialer {
@@ -147,6 +153,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     let core = Arc::new(Core {
         raft: raft.clone(),
         me,
+        feature_level: options.feature_level,
         cluster_id: dialer.cluster_id.clone(),
         authority: identity.authority.0.to_vec(),
         sealing,
@@ -240,7 +247,7 @@ fn facts(options: &Options, port: u16) -> Result<Member, StartError> {
         peer_address,
         client_url: options.client_url.clone(),
         version: options.version.clone(),
-        feature_level: FEATURE_LEVEL,
+        feature_level: options.feature_level,
         relay: options.relay.clone(),
         ..Member::default()
     })
@@ -380,8 +387,21 @@ async fn wait_for_seat(core: &Core) -> Result<(), StartError> {
     }
 }
 
-/// Tells the others when what they know of this member is no longer so.
+/// Tells the others when what they know of this member is no longer so. What it says of its program depends on the
+/// cluster's level.
 async fn announce(core: Arc<Core>, facts: Member) {
+    let mut latest = core.latest.clone();
+    loop {
+        let level = latest.borrow_and_update().feature_level();
+        let announced = upgrade::announced(core.feature_level, &latest.borrow());
+        announce_once(&core, Member { feature_level: announced, ..facts.clone() }).await;
+        if latest.wait_for(|state| state.feature_level() != level).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn announce_once(core: &Arc<Core>, facts: Member) {
     let mut latest = core.latest.clone();
     let news = |known: &Member| {
         known.incarnation < facts.incarnation

@@ -23,7 +23,7 @@ mod settings;
 mod ssh_checks;
 mod users;
 
-pub use features::FEATURE_LEVEL;
+pub use features::{FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO};
 
 use crate::{
     command::{Command, Entry},
@@ -67,11 +67,13 @@ impl State {
         if !self.is_founded() && !matches!(command, Command::Found { .. }) {
             return Err(Refusal::NotFounded);
         }
+        self.admits(&command)?;
         match command {
             Command::Found { cluster_id, member, settings, secrets } => {
                 self.found(cluster_id, member, settings, secrets)
             }
             Command::Refound { cluster_id, member, secrets } => self.refound(cluster_id, member, secrets),
+            Command::RaiseFeatureLevel { level, .. } => self.raise_feature_level_to(level),
             Command::ApplySettings { settings } => self.apply_settings(settings),
             Command::CreateJoinToken { token } => self.create_join_token(token),
             Command::RevokeJoinToken { id } => self.revoke_join_token(&id),

@@ -64,6 +64,8 @@ table! {
     TOKEN_OUTDATED 1104, "the join token names a certificate authority that was replaced", "hsraft cert rotate-ca ran after the token was made; a token pins the authority of its day", "make a new one: hsraft token create";
     ROTATION_UNDER_WAY 1105, "the certificate authority is being replaced already", "a member that still has to move is down or cut off", "hsraft cert status names it; start it, or take it out: hsraft member remove";
     SECRETS_CHANGED 1106, "a secret changed while all of them were being sealed anew", "somebody else wrote one at the same moment", "ask again; nothing changed";
+    LEVEL_TOO_LOW 1201, "the cluster does not know this yet", "some members ran an older program when it was last looked at, or the upgrade was not finished", "hsraft upgrade status names the members; when all run the new program: hsraft upgrade finalize";
+    PROGRAM_TOO_OLD 1202, "a program is too old for the cluster", "the cluster behaves as a feature level says that this program cannot apply", "run the newer program; hsraft upgrade status shows what each member runs";
 
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
@@ -78,6 +80,7 @@ table! {
     START_TOKEN 3010, "the join token was not accepted", "it is unknown, expired, used, or for another name", "make a new one on a member: hsraft token create";
     START_WRONG_PIN 3011, "the server is not of the cluster the token names", "the address is wrong, or somebody stands in between; nothing secret was sent", "check the address; make the token on the cluster you mean";
     START_UNREACHABLE 3012, "no member could be reached", "wrong address, closed port, or no majority", "open TCP between the members (cluster.peer_listen_addr); hsraft status on a member";
+    START_SKEW 3013, "this program does not fit the cluster's", "the cluster behaves as a feature level says that this program cannot apply; the upgrade was finished", "run the newer program again; hsraft upgrade status on a member shows what they run";
     START_FOREIGN 3014, "the data folder is of another member or cluster, or this member was removed", "a removed member never comes back under its old id", "use an empty folder and join with a new token";
     START_CLOCK 3015, "the clock is more than five seconds off", "certificates and expiries would be guesswork", "set it (NTP) and start again";
     START_PLACE 3016, "a port, folder or file cannot be used", "another process has it, or rights or space are missing", "the message names it";
@@ -116,6 +119,8 @@ impl Refusal {
             Refusal::NotFounded => &NOT_FOUNDED,
             Refusal::LoginOver => &LOGIN_OVER,
             Refusal::PolicyRejected { .. } => &POLICY_REJECTED,
+            Refusal::LevelTooLow { .. } => &LEVEL_TOO_LOW,
+            Refusal::ProgramTooOld { .. } => &PROGRAM_TOO_OLD,
         }
     }
 }

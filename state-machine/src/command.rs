@@ -47,6 +47,13 @@ pub enum Command {
         member: Member,
         secrets: Vec<(String, SealedSecret)>,
     },
+    /// The cluster begins to behave as this feature level says; no member can go back to an older program afterwards.
+    RaiseFeatureLevel {
+        level: u32,
+        /// Without waiting until all programs have been able for five minutes; the leader looks at it, not apply.
+        #[serde(default)]
+        at_once: bool,
+    },
     ApplySettings {
         settings: Settings,
     },

@@ -36,7 +36,7 @@ mod snapshot;
 mod state;
 mod tables;
 
-pub use apply::{FEATURE_LEVEL, Stamp};
+pub use apply::{FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO, Stamp};
 pub use codec::DecodeError;
 pub use command::{Command, Entry, Import, PresenceChange, Registration, Report};
 pub use model::*;

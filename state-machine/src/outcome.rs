@@ -91,6 +91,16 @@ pub enum Refusal {
     PolicyRejected {
         why: String,
     },
+    /// The cluster does not behave the new way yet; from the leader, before anything is written.
+    LevelTooLow {
+        needs: u32,
+        at: u32,
+    },
+    /// A member's program cannot apply what the cluster does, or shall do.
+    ProgramTooOld {
+        has: u32,
+        needs: u32,
+    },
 }
 
 /// What a refusal is about.
@@ -173,6 +183,14 @@ impl fmt::Display for Refusal {
             Refusal::NotFounded => f.write_str("the cluster has not been founded"),
             Refusal::LoginOver => f.write_str("the login was finished, rejected or has expired"),
             Refusal::PolicyRejected { why } => write!(f, "policy rejected: {why}"),
+            Refusal::LevelTooLow { needs, at } => write!(
+                f,
+                "this needs feature level {needs}, the cluster is at {at}; when all members run the new program: \
+                 hsraft upgrade finalize"
+            ),
+            Refusal::ProgramTooOld { has, needs } => {
+                write!(f, "a program applies feature level {has} at most, {needs} is needed; run a newer program")
+            }
         }
     }
 }

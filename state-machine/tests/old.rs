@@ -1,9 +1,9 @@
 //! Bytes written by earlier versions are read for ever, and mean what they meant.
 //!
 //! `old/v1.log` is a log (for each entry: revision, length, bytes; numbers big-endian), `old/v1.snapshot` the state it
-//! led to. A new format gets new files beside the old ones, written with `WRITE_OLD=log` (`WRITE_OLD=1`
-//! for kinds of rows and entries that came later) `cargo test -p state-machine --test old`; a file that was released is
-//! never written again.
+//! led to; `v2` the same from the last program of feature level 2. Kinds of rows and entries that came later are lines
+//! of `v1-kinds.txt`, added with `WRITE_OLD=1 cargo test -p state-machine --test old`; a file that was released is never
+//! written again.
 
 #[path = "common/generator.rs"]
 #[allow(dead_code, reason = "shared with laws.rs")]
@@ -11,17 +11,54 @@ mod generator;
 
 use state_machine::*;
 
-const LOG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/v1.log");
-const SNAPSHOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/v1.snapshot");
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old");
 
-#[expect(clippy::disallowed_methods, reason = "test data lies in files")]
 #[test]
 fn version_1_is_read() {
-    if std::env::var("WRITE_OLD").is_ok_and(|what| what == "log") {
-        write_files();
-    }
-    let (log, snapshot) = (std::fs::read(LOG).unwrap(), std::fs::read(SNAPSHOT).unwrap());
+    let (state, snapshot) = replay("v1");
+    let stored = State::from_snapshot(&snapshot).unwrap();
+    stored.check();
+    assert!(state.changed_rows(&stored).is_empty(), "this program applies the old log as the old one did");
+    assert_eq!(state.hash(), stored.hash());
+}
 
+/// The last program before levels were raised by an operator. Its members may be in one cluster with this program's,
+/// and they compare hashes: below level 3 not a byte may be different, a new field with its default included
+/// (`apply/features.rs`).
+#[test]
+fn rows_of_level_2_are_written_as_the_program_of_level_2_wrote_them() {
+    if std::env::var("WRITE_OLD").is_ok_and(|what| what == "log2") {
+        write_files("v2", 43);
+    }
+    let (state, snapshot) = replay("v2");
+    assert!(state.feature_level() == RISES_BY_ITSELF_TO);
+    let stored = State::from_snapshot(&snapshot).unwrap();
+    for (name, row) in state.changed_rows(&stored) {
+        panic!("row {name:?} is {row:?}");
+    }
+    let differs = state.rows().zip(rows_of(&snapshot)).find(|(now, old)| now != old);
+    if let Some(((name, now), (_, old))) = differs {
+        panic!("row {name:?}:\n  now {}\n  old {}", String::from_utf8_lossy(&now), String::from_utf8_lossy(&old));
+    }
+    assert!(state.to_snapshot() == snapshot);
+}
+
+/// The rows of a snapshot as they were written (`snapshot.rs` tells the form).
+fn rows_of(snapshot: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rest = &snapshot[18..snapshot.len() - 32];
+    let mut part = || {
+        let (length, tail) = rest.split_first_chunk()?;
+        let (part, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+        rest = tail;
+        Some(part.to_vec())
+    };
+    std::iter::from_fn(|| Some((part()?, part()?))).collect()
+}
+
+/// What an old log leads to, and the old snapshot of it.
+#[expect(clippy::disallowed_methods, reason = "test data lies in files")]
+fn replay(version: &str) -> (State, Vec<u8>) {
+    let log = std::fs::read(format!("{FOLDER}/{version}.log")).unwrap();
     let mut state = State::default();
     let (mut rest, mut entries, mut refused) = (log.as_slice(), 0, 0);
     while let Some((revision, tail)) = rest.split_first_chunk() {
@@ -37,11 +74,7 @@ fn version_1_is_read() {
     assert_eq!(entries, 400);
     assert!(refused > 10, "refusals are part of the story");
     state.check();
-
-    let stored = State::from_snapshot(&snapshot).unwrap();
-    stored.check();
-    assert!(state.changed_rows(&stored).is_empty(), "this program applies the old log as the old one did");
-    assert_eq!(state.hash(), stored.hash());
+    (state, std::fs::read(format!("{FOLDER}/{version}.snapshot")).unwrap())
 }
 
 const KINDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/v1-kinds.txt");
@@ -52,12 +85,14 @@ const KINDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/old/v1-kinds.txt
 #[test]
 fn later_kinds_are_read() {
     let samples = samples();
-    if std::env::var("WRITE_OLD").is_ok() {
+    if std::env::var("WRITE_OLD").is_ok_and(|what| what == "1") {
+        let known = std::fs::read_to_string(KINDS).unwrap();
         let line = |(name, bytes): &(&str, Vec<u8>)| {
             let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("{name} {digits}\n")
         };
-        std::fs::write(KINDS, samples.iter().map(line).collect::<String>()).unwrap();
+        let new: String = samples.iter().skip(known.lines().count()).map(line).collect();
+        std::fs::write(KINDS, known + &new).unwrap();
     }
     let text = std::fs::read_to_string(KINDS).unwrap();
     assert_eq!(text.lines().count(), samples.len());
@@ -105,6 +140,9 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("answer.rotation", codec::encode_answer(&Err(Refusal::RotationUnderWay { waiting: vec!["hs2".into()] }))),
         ("answer.secrets_changed", codec::encode_answer(&Err(Refusal::SecretsChanged))),
         ("state.certificates", certificates::state().to_snapshot()),
+        ("entry.raise_level", entry(Command::RaiseFeatureLevel { level: 3, at_once: true })),
+        ("answer.level_too_low", codec::encode_answer(&Err(Refusal::LevelTooLow { needs: 3, at: 2 }))),
+        ("answer.program_too_old", codec::encode_answer(&Err(Refusal::ProgramTooOld { has: 2, needs: 3 }))),
     ]
 }
 
@@ -235,16 +273,16 @@ fn state_with_checks(begin: Command, approve: Command) -> State {
 }
 
 #[expect(clippy::disallowed_methods, reason = "test data lies in files")]
-fn write_files() {
+fn write_files(version: &str, seed: u64) {
     let mut log = Vec::new();
     let mut state = State::default();
-    for (revision, entry) in generator::log(42, 400) {
+    for (revision, entry) in generator::log(seed, 400) {
         let bytes = codec::encode_entry(&entry);
         log.extend(revision.0.to_be_bytes());
         log.extend((bytes.len() as u32).to_be_bytes());
         log.extend(bytes);
         _ = state.apply_entry(revision, &entry);
     }
-    std::fs::write(LOG, log).unwrap();
-    std::fs::write(SNAPSHOT, state.to_snapshot()).unwrap();
+    std::fs::write(format!("{FOLDER}/{version}.log"), log).unwrap();
+    std::fs::write(format!("{FOLDER}/{version}.snapshot"), state.to_snapshot()).unwrap();
 }

@@ -21,6 +21,7 @@ async fn member(folder: &Path, backup: Option<&Path>, start: StartAs) -> Cluster
         relay: None,
         start,
         snapshot_every: 1000,
+        feature_level: state_machine::FEATURE_LEVEL,
         backup: backup.map(Into::into),
         runtime: None,
     };

@@ -136,6 +136,7 @@ async fn member(name: &str, folder: &std::path::Path, start: StartAs) -> Cluster
         relay: None,
         start,
         snapshot_every: 1000,
+        feature_level: state_machine::FEATURE_LEVEL,
         backup: None,
         runtime: None,
     };

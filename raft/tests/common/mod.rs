@@ -47,6 +47,7 @@ impl Place {
             relay: None,
             start,
             snapshot_every: self.snapshot_every,
+            feature_level: state_machine::FEATURE_LEVEL,
             backup: None,
             runtime: None,
         }

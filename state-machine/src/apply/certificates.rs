@@ -15,7 +15,7 @@ use crate::{
     state::State,
 };
 
-use super::{check_text, features::CERTIFICATES, invalid, not_found, secrets::check_secret};
+use super::{check_text, invalid, not_found, secrets::check_secret};
 
 /// Under which the authority's key lies among the secrets.
 const AUTHORITY_KEY: &str = "ca";
@@ -43,7 +43,6 @@ impl State {
     }
 
     pub(super) fn rotate_authority(&mut self, before: Der, certificate: Der, cross: Der, key: SealedSecret) -> Answer {
-        self.require_level(CERTIFICATES)?;
         for der in [&before, &certificate, &cross] {
             if der.0.is_empty() || der.0.len() > CERTIFICATE_BYTES_MAX {
                 let why = format!("a certificate of an authority has 1 to {CERTIFICATE_BYTES_MAX} bytes");
@@ -75,7 +74,6 @@ impl State {
     }
 
     pub(super) fn move_certificate(&mut self, member: MemberId, generation: u64) -> Answer {
-        self.require_level(CERTIFICATES)?;
         self.active_member(member)?;
         let newest = self.authorities().get_max().map(|(_, newest)| newest.clone());
         let Some(newest) = newest.filter(|newest| newest.generation == generation) else {
@@ -121,7 +119,6 @@ impl State {
     }
 
     pub(super) fn want_certificate(&mut self, member: MemberId, wish: Option<CertificateWish>) -> Answer {
-        self.require_level(CERTIFICATES)?;
         self.active_member(member)?;
         if let Some(wish) = &wish {
             check_wish(wish)?;
@@ -170,7 +167,6 @@ impl State {
     }
 
     fn certificate(&self, name: &str) -> Result<ManagedCertificate, Refusal> {
-        self.require_level(CERTIFICATES)?;
         let known = self.certificates().get(name).ok_or_else(|| not_found(What::Certificate, name))?;
         Ok((**known).clone())
     }

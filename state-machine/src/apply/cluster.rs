@@ -34,12 +34,13 @@ impl State {
             check_secret(name, secret)?;
         }
 
-        let id = member.id;
+        let (id, level) = (member.id, member.feature_level);
         self.cluster_mut().id = cluster_id;
         self.put_settings(settings);
         for (name, secret) in secrets {
             self.put_secret(name, secret);
         }
+        self.begin_feature_level(level);
         self.seat_member(member);
         Ok(Outcome::Member(id))
     }

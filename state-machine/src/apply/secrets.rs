@@ -10,7 +10,7 @@ use crate::{
     state::State,
 };
 
-use super::{check_text, features::CERTIFICATES, invalid, not_found};
+use super::{check_text, invalid, not_found};
 
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 const SECRETS_MAX: usize = 1_024;
@@ -35,7 +35,6 @@ impl State {
         secrets: Vec<(String, SealedSecret)>,
         dropped: &[String],
     ) -> Answer {
-        self.require_level(CERTIFICATES)?;
         if self.secrets_fingerprint() != seen {
             return Err(Refusal::SecretsChanged);
         }
@@ -60,7 +59,6 @@ impl State {
     }
 
     pub(super) fn confirm_recovery_key(&mut self, key: [u8; 32]) -> Answer {
-        self.require_level(CERTIFICATES)?;
         if self.recovery_fingerprint().ok_or_else(|| not_found(What::Name, RECOVERY))? != key {
             return Err(Refusal::SecretsChanged);
         }

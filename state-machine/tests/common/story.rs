@@ -94,6 +94,9 @@ impl Story {
                 replaces: words.text("replaces"),
             },
             "announce" => Command::AnnounceMember { member: self.member(words, words.id("member").map(MemberId)?)? },
+            "raise-level" => {
+                Command::RaiseFeatureLevel { level: words.number("to")?.unwrap_or(0) as u32, at_once: false }
+            }
             "remove-member" => Command::RemoveMember { id: words.id("member").map(MemberId)? },
             "vote" => Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Voter },
             "listen" => Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Learner },

@@ -189,6 +189,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
         relay: None,
         start,
         snapshot_every: 10_000,
+        feature_level: state_machine::FEATURE_LEVEL,
         backup: None,
         runtime: Some(raft_runtime.handle().clone()),
     };
