@@ -188,7 +188,7 @@ impl Drop for Fleet {
 }
 
 /// The program: HSRAFT_BIN, or beside this one, or built now.
-async fn program() -> Result<PathBuf> {
+pub async fn program() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("HSRAFT_BIN") {
         return Ok(PathBuf::from(named));
     }
@@ -210,14 +210,14 @@ async fn program() -> Result<PathBuf> {
 }
 
 /// The key in what `apikeys create` printed: a text, or an object with one.
-fn api_key_in(printed: &str) -> Result<String> {
+pub fn api_key_in(printed: &str) -> Result<String> {
     let value: serde_json::Value = serde_json::from_str(printed.trim()).unwrap_or_else(|_| json!(printed.trim()));
     let key = value.as_str().or(value["apiKey"].as_str()).or(value["key"].as_str());
     Ok(key.with_context(|| format!("no API key in {printed:?}"))?.to_string())
 }
 
 /// A run of ports nobody listens on. Somebody may take one before we do; that is rare, and loud.
-async fn free_ports(world: &World, count: u16) -> Result<u16> {
+pub async fn free_ports(world: &World, count: u16) -> Result<u16> {
     for _ in 0..50 {
         // Below the range from which the system gives out ports to those who ask for any.
         let base = 10_000 + world.entropy.below(20_000) as u16;

@@ -16,4 +16,5 @@ pub mod fleet;
 pub mod history;
 pub mod nemesis;
 pub mod sim;
+pub mod torture;
 pub mod workload;
