@@ -18,6 +18,8 @@ pub enum Failure {
     Unfit(String),
     /// This member is stopping or broken.
     Stopped(String),
+    /// Nothing changed: no changes are taken now, under this code and for this reason.
+    Closed(u16, String),
 }
 
 /// The cluster as the handlers see it.
@@ -46,6 +48,18 @@ pub trait Backend: Send + Sync + 'static {
     fn create_recovery_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<String, Failure>>;
     /// Whether a text is that key.
     fn is_recovery_key(&self, text: &str) -> bool;
+    /// Has all members compare their states at one log index.
+    fn compare_states(&self) -> BoxFuture<'_, Result<raft::Comparison, Failure>> {
+        Box::pin(async { Err(Failure::Unfit("there are no members to compare".into())) })
+    }
+    /// Begins to read this member's disk through, unless that goes on already.
+    fn begin_scrub(&self) -> Result<raft::Scrubbing, Failure> {
+        self.scrubbing()
+    }
+    /// How that goes.
+    fn scrubbing(&self) -> Result<raft::Scrubbing, Failure> {
+        Err(Failure::Unfit("there is no disk to read".into()))
+    }
     /// Takes a member out of the cluster, for ever. Refused when the rest could not go on, unless `force`.
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

@@ -26,6 +26,7 @@ mod spans;
 mod ssh;
 mod table;
 mod users;
+mod verify;
 mod words;
 
 use std::{
@@ -156,6 +157,11 @@ pub enum Word {
     /// Write a database that a Headscale server opens
     #[command(after_help = "Example:\n  hsraft export --to headscale --db headscale.sqlite")]
     Export(moving::Export),
+    /// Are the states of all members one; does a disk give back what it was given; exits 40 when not
+    #[command(
+        after_help = "Examples:\n  hsraft verify --cluster\n  hsraft verify --deep\n  hsraft verify --deep --data-dir /var/lib/hsraft   # its member does not run"
+    )]
+    Verify(verify::VerifyArgs),
     /// Backups: save, look, verify, restore
     #[command(subcommand, alias = "snapshots")]
     Snapshot(backup::SnapshotWord),
@@ -300,6 +306,7 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
             return backup::save(&file, &desk, world).await.map(|()| exit::OK);
         }
         Word::Snapshot(word) => return backup::snapshot(word, &output, world).await,
+        Word::Verify(args) if args.is_offline() => return verify::offline(args, &output, world).await,
         Word::Recover(args) => return backup::recover(args, &output, world).await,
         Word::Policy(policy::Policy::Preview { scenario }) => {
             return policy::preview(&policy::read(&scenario)?, &output);
@@ -332,6 +339,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Undrain(args) => cluster::drain(args, false, desk).await,
         Word::Leave(args) => cluster::leave(args, desk).await,
         Word::Health => return server::health(desk).await,
+        Word::Verify(args) => return verify::run(args, desk).await,
         Word::RecoveryKey(word) => backup::recovery_key(word, desk).await,
         Word::Snapshot(_)
         | Word::Recover(_)

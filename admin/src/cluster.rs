@@ -8,6 +8,7 @@ mod real;
 pub mod policy;
 pub mod ssh_checks;
 pub mod tokens;
+pub mod verify;
 pub mod view;
 
 use axum::{
@@ -29,6 +30,8 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/recovery-key", post(backup::create_key))
         .route("/recovery-key/confirm", post(backup::confirm_key))
         .route("/transfer-leader", post(members::transfer_leader))
+        .route("/verify", post(verify::compare))
+        .route("/scrub", get(verify::scrub).post(verify::begin_scrub))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{id}", delete(tokens::revoke))
         .route("/policy/check", post(policy::check))

@@ -140,6 +140,7 @@ impl Backend for Lone {
             committed: revision,
             applied: revision,
             contacts: contacts.iter().cloned().collect(),
+            halted: None,
             seen_by: Some(me),
             // Without a quorum the last leader's view grows old.
             seen_ago: if leader.is_some() { Duration::ZERO } else { Duration::from_secs(37) },

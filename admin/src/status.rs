@@ -56,6 +56,10 @@ pub fn of_failure(failure: &Failure) -> (StatusCode, Code) {
         Failure::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Unfit(_) => (StatusCode::CONFLICT, Code::FailedPrecondition),
         Failure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+        Failure::Closed(number, _) if *number == codes::NO_SPACE.number => {
+            (StatusCode::INSUFFICIENT_STORAGE, Code::ResourceExhausted)
+        }
+        Failure::Closed(..) => (StatusCode::SERVICE_UNAVAILABLE, Code::FailedPrecondition),
     }
 }
 
@@ -147,6 +151,7 @@ impl From<Failure> for ApiError {
             Failure::Unknown(_) => &codes::UNKNOWN_RESULT,
             Failure::Unfit(_) => &codes::UNFIT,
             Failure::Stopped(_) => &codes::STOPPED,
+            Failure::Closed(number, _) => codes::Code::find(&number.to_string()).unwrap_or(&codes::UNFIT),
         };
         let message = match failure {
             Failure::NoQuorum(why) => {
@@ -156,6 +161,7 @@ impl From<Failure> for ApiError {
                 format!("no answer in time ({why}); the change may or may not have happened, look before trying again")
             }
             Failure::Unfit(why) => why,
+            Failure::Closed(_, why) => format!("no changes are taken: {why}; reading goes on"),
             Failure::Stopped(why) => format!("this member is not serving ({why}); ask another one"),
         };
         ApiError { status, code, hsr, message }

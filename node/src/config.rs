@@ -133,6 +133,7 @@ pub fn from_text(
         allowed_origins: d.list("http.cors.allowed_origins"),
         peer_listen,
         timing: timing(d),
+        space: space(d),
         backup_dir: path(d, "cluster.backup_dir", folder),
         snapshot_every: d.parsed("cluster.snapshot_every", "10000").unwrap_or(10_000).max(100),
         limits: Limits::default(),
@@ -150,6 +151,19 @@ pub fn from_text(
         Ok(Config { options, log, warnings: document.warnings })
     } else {
         Err(ConfigError::Problems { problems: document.errors })
+    }
+}
+
+/// Both in MiB.
+fn space(d: &mut Document) -> raft::Space {
+    let default = raft::Space::default();
+    let mut mebibytes = |key: &str, default: u64| -> u64 {
+        let default = default >> 20;
+        d.parsed(key, &default.to_string()).unwrap_or(default).clamp(1, 1 << 20) << 20
+    };
+    raft::Space {
+        low_bytes: mebibytes("cluster.disk_low_mib", default.low_bytes),
+        reserve_bytes: mebibytes("cluster.disk_reserve_mib", default.reserve_bytes),
     }
 }
 

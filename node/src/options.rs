@@ -46,6 +46,8 @@ pub struct Options {
     pub timing: raft::Timing,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
+    /// How much room this member wants on its disk.
+    pub space: raft::Space,
     /// Where backups are kept; none: nowhere.
     pub backup_dir: Option<PathBuf>,
 
@@ -224,6 +226,7 @@ impl Options {
             peer_advertise: "127.0.0.1:0".to_owned(),
             timing: raft::Timing::lan(),
             snapshot_every: 10_000,
+            space: raft::Space::default(),
             backup_dir: None,
             relay: None,
             limits: Limits::default(),

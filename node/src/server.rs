@@ -373,6 +373,7 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         start,
         snapshot_every: options.snapshot_every,
         feature_level: state_machine::FEATURE_LEVEL,
+        space: options.space,
         backup: options.backup_dir.clone(),
         runtime: options.raft_runtime.clone(),
     }

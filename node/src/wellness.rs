@@ -6,7 +6,7 @@ use http::{Method, Request, StatusCode, header};
 use prometheus::Registry;
 use raft::Cluster;
 use serde::Serialize;
-use state_machine::Timestamp;
+use state_machine::{Timestamp, codes};
 use tokio_util::sync::CancellationToken;
 use world::World;
 
@@ -21,8 +21,10 @@ use crate::{
 const READ_INDEX_MAX: Duration = Duration::from_millis(500);
 /// Committed entries this member may still have before it. At ten thousand a second that is half a second.
 const APPLY_LAG_MAX: u64 = 5_000;
-/// RocksDB needs room to compact, and a snapshot is written beside the one before.
-const FREE_BYTES_MIN: u64 = 256 << 20;
+/// A clock that is further off makes expiries guesswork (reliability rules, section 6.3).
+const CLOCK_OFF_MAX_MS: u64 = 2_000;
+/// A view of the leader that is older says nothing about now.
+const VIEW_FRESH: Duration = Duration::from_secs(5);
 /// What is written to see whether the disk takes anything.
 const PROBE: &str = "ready.probe";
 
@@ -50,7 +52,7 @@ pub struct Check {
 }
 
 /// All checks, and those a member needs that only hands out maps: it may lag or be without a leader.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 13] = [
     "engine",
     "raft_leader",
     "read_index",
@@ -59,6 +61,9 @@ const NAMES: [&str; 10] = [
     "not_draining",
     "storage_writable",
     "disk_space",
+    "storage_integrity",
+    "state_hash",
+    "clock",
     "cert",
     "noise_key",
 ];
@@ -120,6 +125,9 @@ impl Wellness {
             "not_draining" => self.not_draining(),
             "storage_writable" => self.storage_writable(),
             "disk_space" => self.disk_space(),
+            "storage_integrity" => self.storage_integrity(),
+            "state_hash" => self.state_hash(),
+            "clock" => self.clock(),
             "cert" => self.certificate(),
             _ => self.noise_key(),
         };
@@ -190,16 +198,52 @@ impl Wellness {
     }
 
     fn disk_space(&self) -> Result<String, String> {
-        match self.world.disk.free_bytes(&self.data_dir) {
-            Ok(None) => Ok("not counted here".to_owned()),
-            Ok(Some(free)) if free >= FREE_BYTES_MIN => Ok(format!("{} MiB free", free >> 20)),
-            Ok(Some(free)) => Err(format!(
-                "{} MiB are free below {}, at least {} are needed",
-                free >> 20,
+        match self.cluster.room() {
+            None => Ok("not counted here".to_owned()),
+            Some(room) if !room.short => Ok(format!("{} MiB free", room.free >> 20)),
+            Some(room) => Err(format!(
+                "{} MiB are free below {}, {} MiB more are needed; no changes are taken here, reading goes on [{}]",
+                room.free >> 20,
                 self.data_dir.display(),
-                FREE_BYTES_MIN >> 20
+                (room.needed >> 20) + 1,
+                codes::NO_SPACE
             )),
-            Err(error) => Err(format!("free space is not known: {error}")),
+        }
+    }
+
+    fn storage_integrity(&self) -> Result<String, String> {
+        let scrubbing = self.cluster.scrubbing();
+        match (scrubbing.error, self.cluster.scrubbed_ms()) {
+            (Some(error), _) => Err(format!("the disk could not be read through: {error}; look at the log")),
+            (None, 0) => Ok("checked at the start; not read through yet (weekly, or: hsraft verify --deep)".to_owned()),
+            (None, at) => Ok(format!("read through at {} and whole", Timestamp(at))),
+        }
+    }
+
+    fn state_hash(&self) -> Result<String, String> {
+        if let Some(why) = self.cluster.halted() {
+            return Err(format!("no changes are taken: {why} [{}]", codes::STATES_DIFFER));
+        }
+        match self.cluster.agreements().get(&self.cluster.me()).copied().unwrap_or_default() {
+            raft::Agreement::Same => Ok("the same as the others'".to_owned()),
+            raft::Agreement::Unknown => Ok("not compared yet".to_owned()),
+            raft::Agreement::Differs | raft::Agreement::NoMajority => {
+                Err("this member came to another state than others; hsraft verify --cluster".to_owned())
+            }
+        }
+    }
+
+    fn clock(&self) -> Result<String, String> {
+        let board = self.cluster.board();
+        let ahead = board.members.get(&self.cluster.me()).and_then(|seen| seen.clock_ahead_ms);
+        match ahead.filter(|_| board.age <= VIEW_FRESH) {
+            None => Ok("not compared yet".to_owned()),
+            Some(ahead) if ahead.unsigned_abs() <= CLOCK_OFF_MAX_MS => {
+                Ok(format!("{ahead:+} ms from the leader's, which says the time"))
+            }
+            Some(ahead) => {
+                Err(format!("{ahead:+} ms from the leader's, at most {CLOCK_OFF_MAX_MS} are fine; set it (NTP)"))
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use openraft::{
     EntryPayload, OptionalSend,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
-use state_machine::{Revision, State, codec};
+use state_machine::{Command, Revision, State, codec};
 use tokio::sync::watch;
 
 use crate::{
@@ -114,7 +114,8 @@ impl Batch {
                 })?;
                 let minute = agreement::minute(&self.state);
                 let answer = self.state.apply_entry(revision, &entry);
-                if agreement::minute(&self.state) != minute {
+                let asked = entry.by == agreement::ASKED_BY && entry.command == Command::Elapse;
+                if asked || agreement::minute(&self.state) != minute {
                     self.sample = Some(self.state.clone());
                 }
                 match &answer {

@@ -25,8 +25,10 @@ use crate::{
     archive::BackupReport,
     cluster::{Core, REMOVED},
     encode::{Call, decode, encode},
+    integrity::fail,
     peers::{Client, proto::Frame},
     pki,
+    space::Room,
     status::{Progress, Role, Status},
 };
 
@@ -63,6 +65,10 @@ pub struct Report {
     pub fingerprints: Vec<Fingerprint>,
     /// The highest feature level its program can apply; zero from programs that could not tell, which stop at 2.
     pub feature_level: u32,
+    /// How much room its disk has; none: nobody counts there.
+    pub room: Option<Room>,
+    /// When its disk was last read through, in milliseconds since 1970; zero: never.
+    pub scrubbed_ms: u64,
 }
 
 /// One member in the eyes of the leader.
@@ -83,10 +89,10 @@ pub struct Seen {
 }
 
 impl Board {
-    /// Whether each member's State is the others'.
-    pub fn agreements(&self) -> BTreeMap<MemberId, Agreement> {
+    /// Whether each member's State is the others'; a majority is one of `voters`.
+    pub fn agreements(&self, voters: &[MemberId]) -> BTreeMap<MemberId, Agreement> {
         let told = self.members.iter().filter_map(|(id, seen)| Some((*id, seen.report.as_ref()?.fingerprints.clone())));
-        agreement::compare(&told.collect())
+        agreement::compare(&told.collect(), voters)
     }
 }
 
@@ -161,6 +167,7 @@ struct Inner {
     able: Option<(u32, Instant)>,
     backup: Option<BackupReport>,
     fingerprints: Vec<Fingerprint>,
+    scrubbed_ms: u64,
 }
 
 /// What a member has heard of the others. One for each member.
@@ -188,6 +195,20 @@ impl Boards {
         inner.fingerprints.push(print);
         let old = inner.fingerprints.len().saturating_sub(TOLD);
         inner.fingerprints.drain(..old);
+    }
+
+    fn fingerprints(&self) -> Vec<Fingerprint> {
+        self.inner().fingerprints.clone()
+    }
+
+    /// This member's disk was read through and is whole.
+    pub fn tell_scrubbed(&self, at_ms: u64) {
+        self.inner().scrubbed_ms = at_ms;
+    }
+
+    /// When that was; zero: never.
+    pub fn scrubbed_ms(&self) -> u64 {
+        self.inner().scrubbed_ms
     }
 
     pub fn backup(&self) -> Option<BackupReport> {
@@ -347,8 +368,10 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             certificate_ends_ms: core.dialer.tls.certificate().and_then(|der| pki::not_after_ms(&der)).unwrap_or(0),
             reaches: std::mem::take(&mut reaches),
             backup: core.boards.backup(),
-            fingerprints: core.boards.inner().fingerprints.clone(),
+            fingerprints: core.boards.fingerprints(),
             feature_level: core.feature_level,
+            room: Some(core.room()).filter(|room| *room != Room::default()),
+            scrubbed_ms: core.boards.scrubbed_ms(),
         };
         core.boards.inner().own = report.clone();
         let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };
@@ -363,7 +386,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
                     }
                 }
                 Word::Removed => {
-                    fatal.send_replace(Some(REMOVED.into()));
+                    fail(&fatal, REMOVED);
                     return;
                 }
                 Word::Silence => {}

@@ -16,16 +16,20 @@ use world::World;
 use zeroize::Zeroizing;
 
 use crate::{
+    agreement::Agreement,
     archive::{self, RECOVERY_SECRET, RecoveryKey},
     board::{Board, Boards},
     error::{ProposeError, ReadError, StartError},
     forward::{DEADLINE, Forwards},
+    integrity::{Comparison, Gate, Warden},
     metrics::Metrics,
     options::Options,
     peers::{Client, Dialer},
     pki,
     publish::Published,
+    scrub::{Scrubbed, Scrubbing},
     seal::{SealingKey, unseal},
+    space::Room,
     start,
     status::{Leadership, Role, Status},
     store::Closed,
@@ -79,9 +83,14 @@ pub struct Core {
     pub tasks: Tasks,
     pub metrics: Metrics,
     pub boards: Boards,
+    pub gate: Gate,
+    pub scrubbing: Mutex<Scrubbing>,
+    pub warden: Warden,
+    pub room: watch::Receiver<Room>,
     pub clients: Mutex<BTreeMap<MemberId, Client>>,
     pub statuses: watch::Receiver<Status>,
     pub fatal: watch::Receiver<Option<String>>,
+    pub fatal_sender: watch::Sender<Option<String>>,
     pub closed: Closed,
     /// Shut down on purpose: that the engine stops is no news.
     pub stopping: Arc<AtomicBool>,
@@ -188,6 +197,46 @@ impl Cluster {
     /// All members as the leader sees them: the same at every member, at most a second old while there is a leader.
     pub fn board(&self) -> Board {
         self.core.board()
+    }
+
+    /// Whether each member's State is the others', as last compared.
+    pub fn agreements(&self) -> BTreeMap<MemberId, Agreement> {
+        self.core.board().agreements(&self.core.status().voters)
+    }
+
+    /// Has all members take a fingerprint of their States at one revision, and compares them; from any member.
+    pub async fn compare_states(&self) -> Result<Comparison, ProposeError> {
+        self.core.compare_states().await
+    }
+
+    /// Reads this member's disk through, at 20 MB a second at most; damage quarantines the member.
+    pub async fn scrub(&self) -> Result<Scrubbed, String> {
+        self.core.scrub(&self.core.fatal_sender).await
+    }
+
+    /// The same in the background, unless that goes on already.
+    pub fn begin_scrub(&self) -> Scrubbing {
+        self.core.begin_scrub()
+    }
+
+    /// How that goes.
+    pub fn scrubbing(&self) -> Scrubbing {
+        self.core.scrubbing()
+    }
+
+    /// When that was done last and the disk was whole, in milliseconds since 1970; zero: never.
+    pub fn scrubbed_ms(&self) -> u64 {
+        self.core.boards.scrubbed_ms()
+    }
+
+    /// Why no changes are taken though there may be a quorum: States differ, and nobody can say who is right.
+    pub fn halted(&self) -> Option<String> {
+        self.core.gate.halted()
+    }
+
+    /// How much room this member's disk has; nothing where nobody counts.
+    pub fn room(&self) -> Option<Room> {
+        Some(self.core.room()).filter(|room| *room != Room::default())
     }
 
     /// The status whenever leader, term or membership change, and once a second.

@@ -508,6 +508,8 @@ pub enum Declined {
     NotYet,
     /// May or may not have been written: ask again under the same request id.
     Unknown(String),
+    /// No changes are taken, under this number of the table of codes and for this reason.
+    Closed(u16, String),
     /// Cannot be read or is too large.
     Malformed(String),
 }

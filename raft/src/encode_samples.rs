@@ -14,6 +14,7 @@ use crate::{
     archive::BackupReport,
     board::{BoardRow, Heard, Memory, Report, SeenRow},
     encode::*,
+    space::Room,
     types::{self, AppendError, Membership, Payload, Seat, StoredMembership, log_id},
 };
 
@@ -52,6 +53,8 @@ fn report() -> Report {
         backup: Some(BackupReport { archived_at_ms: 5, full_at_ms: 4, index: 9, error: String::new() }),
         fingerprints: vec![Fingerprint { revision: 9, hash: 77 }],
         feature_level: 3,
+        room: Some(Room { free: 9_000, short: true, needed: 100, exhausted: false }),
+        scrubbed_ms: 6,
     }
 }
 
@@ -156,12 +159,12 @@ fn the_previous_forms_are_read_and_the_log_is_written_as_before() {
     for (name, bytes) in old {
         match name.as_str() {
             "report.request" => {
-                let before = Report { feature_level: 0, ..report() };
+                let before = Report { feature_level: 0, room: None, scrubbed_ms: 0, ..report() };
                 assert_eq!(decode::<Report>(&bytes).unwrap(), before, "{name}");
             }
             "report.answer" => {
                 let board = decode::<Heard>(&bytes).unwrap().board.unwrap();
-                let before = Report { feature_level: 0, ..report() };
+                let before = Report { feature_level: 0, room: None, scrubbed_ms: 0, ..report() };
                 assert_eq!(board.members[&17].report, Some(before), "{name}");
             }
             name => assert_eq!(hex::encode(&bytes), hex::encode(&now[name]), "{name}"),

@@ -111,6 +111,9 @@ pub enum ProposeError {
     /// The command was not written.
     #[error("the leader cannot read the command: {0}; upgrade all members to one version")]
     Malformed(String),
+    /// No changes are taken now; the command was not written. The number is one of the table of codes.
+    #[error("no changes are taken: {why}")]
+    Closed { code: u16, why: String },
     /// The wish itself cannot be granted now.
     #[error("{0}")]
     Impossible(String),

@@ -74,6 +74,7 @@ impl Core {
         let mut guesses = 0;
         let mut why = "no leader is known".to_string();
         let mut pause = PAUSE_MIN;
+        let mut closed_until = None;
         while Instant::now() < deadline {
             if self.tasks.is_stopped() {
                 return Err(ProposeError::Stopped);
@@ -112,6 +113,13 @@ impl Core {
                 Declined::NotLeader(_) => why = "no leader is known".into(),
                 Declined::NotYet => why = "the leader has not heard from a majority yet".into(),
                 Declined::Unknown(what) => why = what,
+                Declined::Closed(code, why) => {
+                    // A leader without room gives its lead away, if there is somebody to take it.
+                    let until = *closed_until.get_or_insert(Instant::now() + HAND_OVER_WITHIN);
+                    if Instant::now() >= until || self.status().voters.len() <= 1 {
+                        return Err(ProposeError::Closed { code, why });
+                    }
+                }
             }
             let _ = timeout(pause, leadership.changed()).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -155,6 +163,11 @@ impl Core {
             };
         }
         world::failpoint!("propose.write.before", |error: std::io::Error| Err(Declined::Unknown(error.to_string())));
+        if self.leadership.borrow().leader == Some(self.me)
+            && let Some(closed) = self.closed_to(&entry.by)
+        {
+            return Err(Declined::Closed(closed.code, closed.why));
+        }
         entry.at = self.stamp();
         let payload = Payload(codec::encode_entry(&entry).into());
         let response = self.raft.client_write(payload).await.map_err(declined)?;
@@ -168,6 +181,8 @@ impl Core {
     }
 }
 
+/// How long a leader that takes no changes may need to give its lead away.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 /// Between attempts, unless the leadership changes earlier.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);

@@ -17,7 +17,8 @@
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
 //! | `archive/` | backups: taken, read, and made into a cluster again |
 //! | `upgrade.rs` | what each program can apply, and when the cluster may rely on it |
-//! | `agreement.rs` | whether all members came to the same State |
+//! | `agreement.rs`, `integrity.rs` | whether all members came to the same State, and what follows when not |
+//! | `space.rs`, `scrub.rs` | room on the disk; whether it still gives back what it was given |
 //! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
 //!
 //! Start reading at `cluster.rs`, then follow a command: `forward.rs`, `log.rs`, `apply.rs`.
@@ -36,6 +37,7 @@ mod error;
 mod forward;
 mod founding;
 mod identity;
+mod integrity;
 mod join;
 mod log;
 mod membership;
@@ -47,8 +49,10 @@ mod publish;
 mod read;
 mod renewal;
 pub mod runtime;
+mod scrub;
 mod seal;
 mod snapshot;
+mod space;
 mod start;
 mod status;
 mod store;
@@ -61,7 +65,10 @@ pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};
 pub use cluster::{Applied, Cluster, REMOVED};
 pub use error::{ProposeError, ReadError, StartError};
+pub use integrity::{Comparison, QUARANTINED, fatal_exit_code};
 pub use metrics::Metrics;
 pub use options::{Options, StartAs, Timing};
+pub use scrub::{Scrubbed, Scrubbing, verify_folder};
+pub use space::{Room, Space};
 pub use status::{Progress, Role, Status};
 pub use world::World;

@@ -19,6 +19,15 @@ pub struct Metrics {
     pub(crate) voters: IntGauge,
     pub(crate) learners: IntGauge,
     pub(crate) lag_max: IntGauge,
+    pub(crate) state_differs: IntGauge,
+    pub(crate) quarantined: IntGauge,
+    pub(crate) disk_free: IntGauge,
+    pub(crate) disk_short: IntGauge,
+    pub(crate) scrubbed: IntGauge,
+    pub(crate) backup_age: IntGauge,
+    pub(crate) backup_rpo: IntGauge,
+    pub(crate) backup_verified_age: IntGauge,
+    pub(crate) backup_failing: IntGauge,
     pub(crate) proposals: IntCounter,
     pub(crate) proposal_failures: IntCounter,
     pub(crate) forwarded: IntCounter,
@@ -63,6 +72,24 @@ impl Default for Metrics {
             voters: gauge("hsraft_raft_voters", "Voting members"),
             learners: gauge("hsraft_raft_learners", "Members that follow the log and do not vote"),
             lag_max: gauge("hsraft_raft_lag_max", "Entries the slowest member is behind; on the leader only"),
+            state_differs: gauge(
+                "hsraft_state_hash_mismatches",
+                "Members whose state is not the majority's, as last compared",
+            ),
+            quarantined: gauge("hsraft_quarantined", "1 when this member stopped because its state or disk is wrong"),
+            disk_free: gauge("hsraft_disk_free_bytes", "Free bytes below the data folder"),
+            disk_short: gauge("hsraft_disk_short", "1 while the disk is almost full and no changes are taken"),
+            scrubbed: gauge("hsraft_scrub_timestamp_seconds", "When the disk was last read through and was whole"),
+            backup_age: gauge("hsraft_backup_full_age_seconds", "Age of the newest full backup; -1: none is known"),
+            backup_rpo: gauge(
+                "hsraft_backup_rpo_seconds",
+                "Age of the oldest write that no backup holds; 0: all is archived; -1: no backup is known",
+            ),
+            backup_verified_age: gauge(
+                "hsraft_backup_verified_age_seconds",
+                "Since a backup was last restored on trial and its state compared; -1: never",
+            ),
+            backup_failing: gauge("hsraft_backup_failing", "1 while the last attempt to archive failed"),
             proposals: counter("hsraft_raft_proposals_total", "Commands proposed at this member"),
             proposal_failures: counter(
                 "hsraft_raft_proposal_failures_total",
@@ -74,8 +101,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn all(&self) -> Vec<Box<dyn Collector>> {
-        let gauges = [
+    fn gauges(&self) -> [&IntGauge; 17] {
+        [
             &self.term,
             &self.leader,
             &self.is_leader,
@@ -84,7 +111,20 @@ impl Metrics {
             &self.voters,
             &self.learners,
             &self.lag_max,
-        ];
+            &self.state_differs,
+            &self.quarantined,
+            &self.disk_free,
+            &self.disk_short,
+            &self.scrubbed,
+            &self.backup_age,
+            &self.backup_rpo,
+            &self.backup_verified_age,
+            &self.backup_failing,
+        ]
+    }
+
+    fn all(&self) -> Vec<Box<dyn Collector>> {
+        let gauges = self.gauges();
         let counters =
             [&self.apply.entries, &self.apply.rows, &self.proposals, &self.proposal_failures, &self.forwarded];
         let mut all: Vec<Box<dyn Collector>> = vec![Box::new(self.store.sync_seconds.clone())];
@@ -102,16 +142,7 @@ impl Metrics {
 impl Collector for Metrics {
     fn desc(&self) -> Vec<&Desc> {
         let mut all = self.store.sync_seconds.desc();
-        for gauge in [
-            &self.term,
-            &self.leader,
-            &self.is_leader,
-            &self.applied,
-            &self.last_log,
-            &self.voters,
-            &self.learners,
-            &self.lag_max,
-        ] {
+        for gauge in self.gauges() {
             all.extend(gauge.desc());
         }
         for counter in

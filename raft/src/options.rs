@@ -26,6 +26,8 @@ pub struct Options {
     pub start: StartAs,
     /// A snapshot after so many log entries.
     pub snapshot_every: u64,
+    /// How much room this member wants on its disk.
+    pub space: crate::space::Space,
     /// Where this member keeps backups; none: nowhere.
     pub backup: Option<PathBuf>,
     /// Raft's own runtime in production; none: the current one.

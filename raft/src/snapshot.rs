@@ -3,7 +3,11 @@
 //! A file is: magic, length and bytes of the head (encode.rs), the state's own snapshot bytes, CRC32C of everything
 //! before. On the wire the head goes first and the state's bytes follow in pieces.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use openraft::RaftSnapshotBuilder;
@@ -12,7 +16,7 @@ use world::Disk;
 
 use crate::{
     encode::{self, SnapshotHead},
-    store::Store,
+    store::{Store, heavy},
     types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types},
 };
 
@@ -89,6 +93,24 @@ impl Snapshots {
         };
         store.heavy(work).await?
     }
+}
+
+/// Names of the files in a folder of snapshots whose bytes are not what was written.
+pub async fn damaged_files(folder: &Path, disk: &Arc<dyn Disk>) -> io::Result<Vec<String>> {
+    let snapshots = Snapshots { folder: folder.to_path_buf(), disk: disk.clone() };
+    let work = move || {
+        let mut damaged = Vec::new();
+        for path in snapshots.files()? {
+            // One that is gone was too old and has just been removed.
+            if let Some(bytes) = snapshots.disk.read(&path)?
+                && from_file(bytes.into()).is_err()
+            {
+                damaged.push(path.display().to_string());
+            }
+        }
+        Ok(damaged)
+    };
+    heavy(disk, work).await?
 }
 
 fn to_file(meta: &SnapshotMeta, data: &[u8]) -> Vec<u8> {

@@ -24,6 +24,7 @@ use crate::{
     forward::Forwards,
     founding,
     identity::{Home, Identity},
+    integrity::{self, Gate, QUARANTINED, Warden, fail},
     join,
     log::Log,
     membership,
@@ -32,8 +33,10 @@ use crate::{
     peers::{self, AddressBook, Dialer, Network, Service, proto::Frame},
     pki::{self, MemberTls},
     renewal::{renew, renew_if_due},
+    scrub,
     seal::{SealingKey, unseal},
     snapshot::Snapshots,
+    space::{self, Room},
     status::{Leadership, Status, watch_engine},
     store::{Marker, Recovered, Store, StoreOptions},
     tasks::Tasks,
@@ -61,34 +64,10 @@ pub async fn start(options: Options, world: World) -> Result<Cluster, StartError
     if let Err(error) = &result {
         tasks.stop();
         if let StartError::Integrity(_) = error {
-            quarantine(&options, &world, error);
+            Warden::new(&options, &world).report(&error.to_string());
         }
     }
     result
-}
-
-/// The report of a member that must not take part: for whoever finds the folder.
-const QUARANTINE_FILE: &str = "quarantine.txt";
-
-fn quarantine(options: &Options, world: &World, why: &StartError) {
-    let text = format!(
-        "{}\n\nmember name   {}\nfolder        {}\nprogram       {}\nunix time ms  {}\n\n\
-         Nothing in this folder was changed. Keep it for analysis; do not start it again, here or elsewhere.\n\
-         A healthy majority goes on without it. To replace this member, on a healthy one:\n\
-         \n  hsraft token create --name {}\n\nand here, with an empty data folder:\n\
-         \n  hsraft join HOST:PORT --token hsr1.… --replace {}\n",
-        why,
-        options.name,
-        options.data_dir.display(),
-        options.version,
-        world.clock.now_ms(),
-        options.name,
-        options.name,
-    );
-    let path = options.data_dir.join(QUARANTINE_FILE);
-    if let Err(error) = world.disk.write(&path, text.as_bytes()) {
-        tracing::error!(%error, "the report of the quarantine could not be written");
-    }
 }
 
 async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: &Tasks) -> Result<Cluster, StartError> {
@@ -150,6 +129,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     let (changed_sender, changed) = watch::channel(0);
     let (fatal_sender, fatal) = watch::channel(None);
     let (status_sender, statuses) = watch::channel(Status::default());
+    let (room_sender, room) = watch::channel(Room::default());
     let core = Arc::new(Core {
         raft: raft.clone(),
         me,
@@ -166,9 +146,14 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         tasks: tasks.clone(),
         metrics: metrics.clone(),
         boards: Boards::default(),
+        gate: Gate::default(),
+        scrubbing: Mutex::default(),
+        warden: Warden::new(options, world),
+        room,
         clients: Mutex::default(),
         statuses,
         fatal,
+        fatal_sender: fatal_sender.clone(),
         closed,
         stopping: stopping.clone(),
     });
@@ -176,7 +161,10 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     let cluster = Cluster { core: core.clone(), _guard: Arc::new(guard) };
 
     tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone(), stopping));
-    tasks.spawn(watch_disk(broken, fatal_sender.clone()));
+    tasks.spawn(watch_disk(core.clone(), broken, fatal_sender.clone()));
+    tasks.spawn(integrity::guard(core.clone(), fatal_sender.clone()));
+    tasks.spawn(space::watch(core.clone(), options.data_dir.clone(), options.space, room_sender));
+    tasks.spawn(scrub::keep(core.clone(), fatal_sender.clone()));
     tasks.spawn(board::keep(core.clone(), identity.incarnation, fatal_sender.clone()));
     tasks.spawn(watch_removal(core.clone(), fatal_sender));
     tasks.spawn(publish_status(core.clone(), changed, status_sender));
@@ -289,6 +277,8 @@ async fn open_home(options: &Options, world: &World, metrics: &Metrics, facts: &
     let files = Home { disk: &**disk, folder };
     disk.create_dir_all(folder).map_err(|error| StartError::disk(folder, error))?;
     let lock = disk.lock(folder).map_err(|error| StartError::disk(folder, error))?;
+    Warden::new(options, world).check()?;
+    space::make_room(&**disk, folder, options.space);
     let identity = files.identity()?;
     let (store, mut recovered, broken) = Store::open(StoreOptions {
         folder: folder.clone(),
@@ -438,9 +428,17 @@ async fn announce_once(core: &Arc<Core>, facts: Member) {
     }
 }
 
-async fn watch_disk(mut broken: watch::Receiver<Option<String>>, fatal: watch::Sender<Option<String>>) {
-    if let Ok(reason) = broken.wait_for(Option::is_some).await {
-        fatal.send_replace(reason.clone());
+async fn watch_disk(
+    core: Arc<Core>,
+    mut broken: watch::Receiver<Option<String>>,
+    fatal: watch::Sender<Option<String>>,
+) {
+    let Ok(reason) = broken.wait_for(Option::is_some).await.map(|reason| reason.clone().unwrap_or_default()) else {
+        return;
+    };
+    match reason.strip_prefix(QUARANTINED) {
+        Some(why) => integrity::quarantine(&core, &fatal, why).await,
+        None => fail(&fatal, reason),
     }
 }
 
@@ -448,7 +446,7 @@ async fn watch_removal(core: Arc<Core>, fatal: watch::Sender<Option<String>>) {
     let mut latest = core.latest.clone();
     let removed = |state: &Arc<State>| state.member(core.me).is_some_and(|member| member.state == MemberState::Removed);
     if latest.wait_for(removed).await.is_ok() {
-        fatal.send_replace(Some(REMOVED.into()));
+        fail(&fatal, REMOVED);
     }
 }
 

@@ -164,5 +164,5 @@ pub async fn watch_engine(
         Err(fatal) => fatal.to_string(),
         Ok(()) => "the engine stopped".into(),
     };
-    fatal.send_replace(Some(reason));
+    crate::integrity::fail(&fatal, reason);
 }

@@ -1,6 +1,8 @@
 //! What a member refuses: strangers, and its own disk when it lies.
 
 mod common;
+#[path = "refusals/disks.rs"]
+mod disks;
 
 use std::time::Duration;
 
@@ -60,8 +62,10 @@ async fn a_flipped_byte_in_the_log_is_noticed() {
         bytes[middle] ^= 0x10;
     });
     assert_eq!(code(place.try_again().await), 40);
+    let path = place.data_dir().join("quarantine.txt");
+    let report = place.world.disk.read(&path).unwrap().unwrap();
+    place.world.disk.remove(&path).unwrap();
     assert_eq!(code(place.try_again().await), 40, "and nothing was repaired by looking");
-    let report = place.world.disk.read(&place.data_dir().join("quarantine.txt")).unwrap().unwrap();
     let report = String::from_utf8(report).unwrap();
     assert!(
         report.contains("storage integrity") && report.contains("hsraft join HOST:PORT --token hsr1.… --replace hs1")

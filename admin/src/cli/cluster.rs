@@ -356,7 +356,11 @@ fn table(members: &[Member], now: Timestamp) -> Table {
             member.name.clone() + if member.me { "*" } else { "" },
             member.peer_address.clone(),
             member.role.clone(),
-            if member.draining { format!("{state}, drained") } else { state },
+            match (member.draining, member.disk_full) {
+                (_, true) => format!("{state}, DISK FULL"),
+                (true, false) => format!("{state}, drained"),
+                (false, false) => state,
+            },
             member.version.clone(),
             lag(member),
             member.last_contact_ms.map_or_else(dash, span),

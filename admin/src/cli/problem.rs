@@ -16,6 +16,8 @@ pub mod exit {
     pub const NO_QUORUM: i32 = 3;
     /// A join token that is unknown, used or expired.
     pub const TOKEN: i32 = 10;
+    /// A state or a disk is not what it must be.
+    pub const INTEGRITY: i32 = 40;
     /// A backup is damaged, or does not open.
     pub const BACKUP: i32 = 41;
     /// Nobody answers at that address.
@@ -63,6 +65,7 @@ impl Problem {
             exit::UNREACHABLE => &codes::CALL_UNREACHABLE,
             exit::STILL_STARTING => &codes::START_CATCHING_UP,
             exit::BACKUP => &codes::BACKUP_DAMAGED,
+            exit::INTEGRITY => &codes::START_INTEGRITY,
             _ => &codes::NOT_DONE,
         })
     }

@@ -14,6 +14,7 @@ impl From<ProposeError> for Failure {
         match error {
             ProposeError::Deadline(why) => Failure::Unknown(why),
             ProposeError::Stopped => Failure::Stopped("it is shutting down".into()),
+            ProposeError::Closed { code, why } => Failure::Closed(code, why),
             ProposeError::TooLarge(..)
             | ProposeError::Malformed(_)
             | ProposeError::Impossible(_)
@@ -46,11 +47,11 @@ impl Backend for Cluster {
 
     fn standing(&self) -> Standing {
         let (status, board) = (self.status(), self.board());
-        let agreements = board.agreements();
+        let agreements = board.agreements(&status.voters);
         let same_state = |id| match agreements.get(&id) {
             Some(raft::Agreement::Same) => Some(true),
-            Some(raft::Agreement::Differs) => Some(false),
-            _ => None,
+            Some(raft::Agreement::Differs | raft::Agreement::NoMajority) => Some(false),
+            Some(raft::Agreement::Unknown) | None => None,
         };
         let contact = |id: MemberId, seen: &raft::Seen| Contact {
             same_state: same_state(id),
@@ -63,6 +64,8 @@ impl Backend for Cluster {
                 full_at: Timestamp(backup.full_at_ms),
                 error: backup.error,
             }),
+            room: seen.report.as_ref().and_then(|report| report.room),
+            scrubbed_at: seen.report.as_ref().map(|report| Timestamp(report.scrubbed_ms)).filter(|at| at.0 > 0),
             reaches: seen.report.as_ref().map(|report| report.reaches.iter().copied().map(MemberId).collect()),
             certificate_ends: seen.report.as_ref().map(|report| Timestamp(report.certificate_ends_ms)),
         };
@@ -76,6 +79,7 @@ impl Backend for Cluster {
             committed: status.committed.unwrap_or_default(),
             applied: status.applied.unwrap_or_default(),
             contacts: board.members.iter().map(|(id, seen)| (*id, contact(*id, seen))).collect(),
+            halted: self.halted(),
             seen_by: board.by,
             seen_ago: board.age,
         }
@@ -105,6 +109,18 @@ impl Backend for Cluster {
 
     fn is_recovery_key(&self, text: &str) -> bool {
         Cluster::is_recovery_key(self, text)
+    }
+
+    fn compare_states(&self) -> BoxFuture<'_, Result<raft::Comparison, Failure>> {
+        Box::pin(async move { Ok(Cluster::compare_states(self).await?) })
+    }
+
+    fn begin_scrub(&self) -> Result<raft::Scrubbing, Failure> {
+        Ok(Cluster::begin_scrub(self))
+    }
+
+    fn scrubbing(&self) -> Result<raft::Scrubbing, Failure> {
+        Ok(Cluster::scrubbing(self))
     }
 
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use state_machine::{JoinRole, MemberId, MemberState, State, Timestamp};
+use state_machine::{JoinRole, MemberId, MemberState, State, Timestamp, codes};
 
 use crate::v1::types::{id, moment};
 
@@ -23,6 +23,8 @@ pub struct Standing {
     pub applied: u64,
     /// How the leader sees every member: how far it is and when it last answered.
     pub contacts: BTreeMap<MemberId, Contact>,
+    /// Why no changes are taken though there may be a quorum: members came to different states.
+    pub halted: Option<String>,
     /// Whose view that is; none when no leader was heard of since this member started.
     pub seen_by: Option<MemberId>,
     /// How old the view is.
@@ -52,6 +54,10 @@ pub struct Contact {
     pub clock_ahead_ms: Option<i64>,
     /// How its backup stands; none: it keeps none.
     pub backup: Option<Backup>,
+    /// How much room its disk has; none: not known.
+    pub room: Option<raft::Room>,
+    /// When its disk was last read through and was whole.
+    pub scrubbed_at: Option<Timestamp>,
     /// Its State was compared with the others': the same, another, or none: not compared yet.
     pub same_state: Option<bool>,
     /// Members that answered it a moment ago.
@@ -98,6 +104,13 @@ pub struct Member {
     pub cut_off_from: Vec<String>,
     /// Its state is the others', as last compared; absent: not compared yet.
     pub same_state: Option<bool>,
+    /// Its disk is almost full: it takes no changes and does not lead.
+    pub disk_full: bool,
+    /// Free bytes below its data folder; absent when not known.
+    pub disk_free_bytes: Option<u64>,
+    /// When its disk was last read through and was whole; absent: not since it was made.
+    #[serde(with = "moment")]
+    pub scrubbed_at: Option<Timestamp>,
     /// When everything this member had applied was last archived; absent when it keeps no backup.
     #[serde(with = "moment")]
     pub backup_at: Option<Timestamp>,
@@ -209,6 +222,9 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 draining: member.draining,
                 cut_off_from: cut_off_from(state, standing, member),
                 same_state: contact.same_state,
+                disk_full: contact.room.is_some_and(|room| room.short),
+                disk_free_bytes: contact.room.map(|room| room.free),
+                scrubbed_at: contact.scrubbed_at,
                 backup_at: contact.backup.as_ref().map(|backup| backup.archived_at),
                 me: standing.me == member.id,
                 lag: if is_leader { Some(0) } else { contact.lag },
@@ -337,8 +353,11 @@ pub fn status(state: &State, standing: &Standing, has_quorum: bool) -> Status {
     };
     let Members { members, summary } = members(state, standing, false);
     let name = |id: MemberId| name_of(state, id);
+    let halted = standing.halted.as_ref().map(|why| {
+        format!("no changes are taken: {why}; hsraft verify --cluster shows who holds which [{}]", codes::STATES_DIFFER)
+    });
     let reasons = match has_quorum {
-        true => worries(&members),
+        true => halted.into_iter().chain(worries(&members)).collect(),
         false => vec![no_quorum(&summary)],
     };
     let verdict = match (has_quorum, reasons.is_empty()) {
@@ -390,6 +409,11 @@ fn worries(members: &[Member]) -> Vec<String> {
                      then on the new one: hsraft join … --replace {name}"
                 ));
             }
+            _ if member.disk_full => worries.push(format!(
+                "the disk of {name} is almost full ({} MiB free): it takes no changes and does not lead; free or add space below its data folder, then it goes on by itself [{}]",
+                member.disk_free_bytes.unwrap_or_default() >> 20,
+                codes::NO_SPACE
+            )),
             _ if member.same_state == Some(false) => worries.push(format!(
                 "{name} came to another state than the others: its memory, its disk or its program is wrong; stop it, keep its \
                  folder, and replace it: hsraft token create --name {name}, then on an empty folder: hsraft join … --replace {name}"

@@ -22,6 +22,7 @@ async fn member(folder: &Path, backup: Option<&Path>, start: StartAs) -> Cluster
         start,
         snapshot_every: 1000,
         feature_level: state_machine::FEATURE_LEVEL,
+        space: crate::space::Space::default(),
         backup: backup.map(Into::into),
         runtime: None,
     };

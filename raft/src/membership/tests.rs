@@ -137,6 +137,7 @@ async fn member(name: &str, folder: &std::path::Path, start: StartAs) -> Cluster
         start,
         snapshot_every: 1000,
         feature_level: state_machine::FEATURE_LEVEL,
+        space: crate::space::Space::default(),
         backup: None,
         runtime: None,
     };

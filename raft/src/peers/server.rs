@@ -56,10 +56,16 @@ impl Peers for Service {
 
     async fn append(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
         let from = self.member(&request)?;
-        let requests = stream::unfold(request.into_inner(), move |mut frames| async move {
+        let core = self.0.clone();
+        let requests = stream::unfold((request.into_inner(), core), move |(mut frames, core)| async move {
             let frame = frames.message().await.ok()??;
             match AppendRequest::from_wire(&frame.data) {
-                Ok(request) => Some((request, frames)),
+                // The leader finds the stream ended and tries again, until there is room.
+                Ok(request) if !request.entries.is_empty() && core.room().exhausted => {
+                    tracing::debug!(member = %from, "the disk is full: entries are not taken");
+                    None
+                }
+                Ok(request) => Some((request, (frames, core))),
                 Err(error) => {
                     tracing::warn!(member = %from, %error, "an append request cannot be read");
                     None
@@ -92,6 +98,9 @@ impl Peers for Service {
             }
             Call::Append => {
                 let request = AppendRequest::from_wire(&data).map_err(malformed)?;
+                if !request.entries.is_empty() && self.0.room().exhausted {
+                    return Err(Status::resource_exhausted("the disk of this member is full"));
+                }
                 raft.append_entries(request).await.map_err(unavailable)?.to_wire()
             }
             Call::Transfer => {

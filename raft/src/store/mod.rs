@@ -6,12 +6,14 @@
 //! | `writer.rs` | the one place that writes: group commit |
 //! | `mark.rs` | what was synced, remembered outside the database |
 //! | `recover.rs` | what a start finds, and what it refuses |
+//! | `scrub.rs` | everything read once more from the disk |
 //!
 //! Everything is written by one queue, in order. So the write-ahead log has log entries before the rows applied from
 //! them, and a vote after the entries that came before it; any synced prefix of it is a consistent member.
 
 mod mark;
 mod recover;
+mod scrub;
 mod writer;
 
 use std::{
@@ -30,9 +32,11 @@ use world::{Disk, Entropy, Syncing};
 
 pub use mark::Mark;
 pub use recover::{Marker, Recovered};
+pub use scrub::Scrubber;
 pub use writer::Durability;
 
 use crate::{
+    integrity::{QUARANTINED, fail},
     metrics::StoreMetrics,
     types::{LogId, Types, Vote},
 };
@@ -139,7 +143,9 @@ pub struct Store {
     database: Arc<Database>,
     queue: mpsc::Sender<Job>,
     written: Arc<AtomicU64>,
-    syncing: Syncing,
+    disk: Arc<dyn Disk>,
+    /// Turns to a reason when something cannot be read or written any more.
+    broken: watch::Sender<Option<String>>,
 }
 
 /// What opening needs.
@@ -175,9 +181,18 @@ impl Store {
         let syncing = disk.syncing();
         let (broken, watch_broken) = watch::channel(None);
         let (queue, jobs) = mpsc::channel(QUEUE);
-        writer::Writer { database: database.clone(), disk, mark_path, mark, written: written.clone(), broken, metrics }
-            .start(jobs, syncing, entropy)?;
-        Ok((Store { database, queue, written, syncing }, recovered, watch_broken))
+        let writer = writer::Writer {
+            database: database.clone(),
+            disk: disk.clone(),
+            folder,
+            mark_path,
+            mark,
+            written: written.clone(),
+            broken: broken.clone(),
+            metrics,
+        };
+        writer.start(jobs, syncing, entropy)?;
+        Ok((Store { database, queue, written, disk, broken }, recovered, watch_broken))
     }
 
     async fn send(&self, job: Job) -> io::Result<()> {
@@ -247,8 +262,8 @@ impl Store {
         let start = from.to_be_bytes();
         let mode = IteratorMode::From(&start, Direction::Forward);
         for row in self.database.db.iterator_cf_opt(self.database.table(Table::Log), options, mode) {
-            let (_, value) = row.map_err(other)?;
-            if !more(&value)? {
+            let (_, value) = row.map_err(scrub::read_error).inspect_err(|error| self.note_damage(error))?;
+            if !more(&value).inspect_err(|error| self.note_damage(error))? {
                 break;
             }
         }
@@ -258,20 +273,35 @@ impl Store {
     /// Does slow work (serialising a large state, writing a large file) away from the tasks of Raft: on a thread of
     /// its own, or at once where the disk is simulated.
     pub async fn heavy<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-        if self.syncing != Syncing::Thread {
-            return Ok(work());
+        heavy(&self.disk, work).await
+    }
+
+    /// Bytes that are not what was written end this member's part in the cluster.
+    fn note_damage(&self, error: &io::Error) {
+        if error.kind() == io::ErrorKind::InvalidData {
+            fail(&self.broken, format!("{QUARANTINED}the database is damaged: {error}"));
         }
-        let (done, wait) = oneshot::channel();
-        std::thread::Builder::new().name("raft-snapshot".into()).spawn(move || {
-            let _ = done.send(work());
-        })?;
-        wait.await.map_err(|_| io::Error::other("the snapshot thread panicked"))
     }
 
     /// Something that tells when the database is closed.
     pub fn closed(&self) -> Closed {
         Closed(self.database.gone.subscribe())
     }
+}
+
+/// Does slow work away from the tasks of Raft: on a thread of its own, or at once where the disk is simulated.
+pub async fn heavy<T: Send + 'static>(
+    disk: &Arc<dyn Disk>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<T> {
+    if disk.syncing() != Syncing::Thread {
+        return Ok(work());
+    }
+    let (done, wait) = oneshot::channel();
+    std::thread::Builder::new().name("raft-heavy".into()).spawn(move || {
+        let _ = done.send(work());
+    })?;
+    wait.await.map_err(|_| io::Error::other("a thread for slow work panicked"))
 }
 
 /// Tells when everybody has let go of a database.

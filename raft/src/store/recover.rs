@@ -97,7 +97,7 @@ fn meta<T: DeserializeOwned>(database: &Database, name: &[u8]) -> Result<Option<
         .map_err(|error| integrity(format!("{} is damaged: {error}", String::from_utf8_lossy(name))))
 }
 
-fn damaged(error: rocksdb::Error) -> OpenError {
+pub(super) fn damaged(error: rocksdb::Error) -> OpenError {
     match error.kind() {
         rocksdb::ErrorKind::Corruption => integrity(format!("the database is damaged: {error}")),
         _ => OpenError::Io(other(error)),

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use world::{Disk, Entropy, Syncing};
 
 use super::{Change, Database, Job, Mark, Note, Waiter, other};
-use crate::metrics::StoreMetrics;
+use crate::{integrity::fail, metrics::StoreMetrics, space};
 
 /// What a write has to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ const TOGETHER: usize = 256;
 pub(super) struct Writer {
     pub database: Arc<Database>,
     pub disk: Arc<dyn Disk>,
+    /// The member's.
+    pub folder: PathBuf,
     pub mark_path: PathBuf,
     pub mark: Mark,
     pub written: Arc<AtomicU64>,
@@ -146,7 +148,12 @@ impl Writer {
             && self.broken.borrow().is_none()
         {
             tracing::error!(%error, "the disk failed; this member writes nothing any more");
-            self.broken.send_replace(Some(format!("the disk failed: {error}")));
+            let full = is_full(error);
+            if full && let Err(error) = space::free_reserve(&*self.disk, &self.folder) {
+                tracing::warn!(%error, "the reserve could not be freed");
+            }
+            let what = if full { "the disk is full, its reserve was freed" } else { "the disk failed" };
+            fail(&self.broken, format!("{what}: {error}"));
         }
         for job in jobs.drain(..) {
             let result = result.as_ref().map_or_else(|error| Err(io::Error::other(error.to_string())), |()| Ok(()));
@@ -157,4 +164,10 @@ impl Writer {
             }
         }
     }
+}
+
+/// A write for which there was no room. What it left behind is unknown, as with any other failure, and a start finds
+/// out; the freed reserve lets it.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::StorageFull || error.to_string().contains("No space left")
 }

@@ -23,12 +23,19 @@ pub struct Place {
     pub folder: tempfile::TempDir,
     pub world: World,
     pub snapshot_every: u64,
+    pub space: raft::Space,
 }
 
 impl Place {
     pub fn new(name: &str) -> Place {
         let folder = tempfile::tempdir().unwrap();
-        Place { name: name.into(), folder, world: world::real::world(), snapshot_every: 1000 }
+        Place {
+            name: name.into(),
+            folder,
+            world: world::real::world(),
+            snapshot_every: 1000,
+            space: raft::Space::default(),
+        }
     }
 
     pub fn data_dir(&self) -> std::path::PathBuf {
@@ -48,6 +55,7 @@ impl Place {
             start,
             snapshot_every: self.snapshot_every,
             feature_level: state_machine::FEATURE_LEVEL,
+            space: self.space,
             backup: None,
             runtime: None,
         }

@@ -137,6 +137,15 @@ pub trait Disk: Send + Sync {
     fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         self.write(path, bytes)
     }
+    /// The file's length; `None` when there is none.
+    fn size(&self, path: &Path) -> io::Result<Option<u64>> {
+        Ok(self.read(path)?.map(|bytes| bytes.len() as u64))
+    }
+    /// Makes or replaces a file of so many bytes that really take room on the disk; what it holds is of no interest.
+    fn allocate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let _ = (path, bytes);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Removes the file; no error when there is none.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Gives a folder another name in the same place.

@@ -188,6 +188,39 @@ impl Disk for RealDisk {
         file.write_all_at(bytes, 0)
     }
 
+    fn size(&self, path: &Path) -> io::Result<Option<u64>> {
+        match fs::metadata(path) {
+            Ok(facts) => Ok(Some(facts.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn allocate(&self, path: &Path, bytes: u64) -> io::Result<()> {
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let allocated = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes);
+        match allocated {
+            Ok(()) => {}
+            // A file system that cannot promise room gets real bytes.
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+                let piece = vec![0xa5; 1 << 20];
+                let mut at = 0;
+                while at < bytes {
+                    let length = piece.len().min((bytes - at) as usize);
+                    file.write_all_at(&piece[..length], at)?;
+                    at += length as u64;
+                }
+            }
+            Err(error) => {
+                // Half a reserve would be taken for a whole one.
+                drop(file);
+                fs::remove_file(path)?;
+                return Err(error.into());
+            }
+        }
+        file.sync_all()
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

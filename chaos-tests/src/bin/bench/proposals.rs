@@ -190,6 +190,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
         start,
         snapshot_every: 10_000,
         feature_level: state_machine::FEATURE_LEVEL,
+        space: raft::Space::default(),
         backup: None,
         runtime: Some(raft_runtime.handle().clone()),
     };
