@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
+use raft::{DrillRefused, Drills, Fault};
 use state_machine::{Answer, Command, JoinRole, MemberId, State};
 
 use crate::cluster::view::Standing;
@@ -60,6 +61,10 @@ pub trait Backend: Send + Sync + 'static {
     fn scrubbing(&self) -> Result<raft::Scrubbing, Failure> {
         Err(Failure::Unfit("there is no disk to read".into()))
     }
+    /// The door for drills of this member.
+    fn drills(&self) -> Drills;
+    /// Breaks something here on purpose for a while, within the session of a drill.
+    fn inject(&self, drill: &str, fault: Fault, within: Duration) -> Result<(), DrillRefused>;
     /// Takes a member out of the cluster, for ever. Refused when the rest could not go on, unless `force`.
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

@@ -12,6 +12,7 @@ mod cluster;
 mod debug;
 mod desk;
 mod dialect;
+mod drill;
 mod lab;
 pub(crate) mod moving;
 mod nodes;
@@ -174,6 +175,10 @@ pub enum Word {
     )]
     Recover(backup::RecoverArgs),
 
+    /// Drills: break something on purpose, under watch, and see whether the cluster keeps its promises
+    #[command(subcommand, alias = "drills")]
+    Drill(drill::DrillWord),
+
     /// What a code such as HSR-2001 means, and what to do; without one all of them
     #[command(after_help = "Example:\n  hsraft explain HSR-2001")]
     Explain(ExplainArgs),
@@ -288,11 +293,16 @@ pub async fn run(cli: Cli, world: &World) -> i32 {
 }
 
 async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Problem> {
+    let is_report = matches!(cli.word, Word::Drill(drill::DrillWord::Report(_)));
+    if matches!(output.format, Format::Markdown | Format::Html) && !is_report {
+        return Err(Problem::usage("md and html are for reports: hsraft drill report -o html"));
+    }
     match cli.word {
         Word::Serve(_) | Word::Join(_) | Word::Configtest(_) => {
             return Err(Problem::usage("this word belongs to the server program: run it as hsraft"));
         }
         Word::Lab(word) => return lab::run(word, &output).await,
+        Word::Drill(word) => return drill::run(word, &cli.global, output).await,
         Word::Version => return server::version(&output).await,
         Word::Policy(policy::Policy::Convert { file, write }) => {
             return policy::convert(&policy::read(&file)?, write.as_deref(), &output).map(|()| exit::OK);
@@ -352,6 +362,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         | Word::Generate(_)
         | Word::Completion(_)
         | Word::Manual(_)
+        | Word::Drill(_)
         | Word::Lab(_) => unreachable!("carried out without a desk"),
     }
     .map(|()| exit::OK)

@@ -2,6 +2,7 @@
 //! one process.
 
 mod backup;
+pub mod drills;
 mod members;
 mod real;
 
@@ -29,6 +30,9 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/backup", get(backup::save))
         .route("/recovery-key", post(backup::create_key))
         .route("/recovery-key/confirm", post(backup::confirm_key))
+        .route("/drill", get(drills::look).post(drills::begin).delete(drills::stop))
+        .route("/drill/{id}", delete(drills::end))
+        .route("/drill/{id}/faults", post(drills::inject).delete(drills::heal))
         .route("/transfer-leader", post(members::transfer_leader))
         .route("/verify", post(verify::compare))
         .route("/scrub", get(verify::scrub).post(verify::begin_scrub))

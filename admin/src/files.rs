@@ -54,6 +54,25 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(temporary, path)
 }
 
+/// Writes a file its owner alone may read.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Names in a folder, sorted; empty when there is no such folder.
+pub fn list(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names: Vec<String> =
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<_>>()?;
+    names.sort();
+    Ok(names)
+}
+
 /// Opens a log for appending.
 pub fn append(path: &Path) -> io::Result<fs::File> {
     fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)

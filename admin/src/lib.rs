@@ -67,6 +67,8 @@ pub struct RouterOptions {
     pub trusted: bool,
     /// This member takes the policy from a file (`policy.mode: file`), so nobody else may set it here.
     pub policy_file: bool,
+    /// No drill begins within these spans: from, until.
+    pub drills_freeze: Vec<(Timestamp, Timestamp)>,
     /// Pages from these origins (`https://ui.example.com`, or `*`) may ask from a browser.
     pub allowed_origins: Vec<String>,
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use futures::future::BoxFuture;
+use raft::{DrillRefused, Drills, Fault};
 use state_machine::{
     Answer, Command, Entry, JoinRole, JoinToken, Member, MemberId, Revision, Settings, State, Timestamp,
 };
@@ -90,6 +91,7 @@ impl Lone {
             allowed_origins: vec!["https://ui.example.com/".into()],
             trusted,
             policy_file: false,
+            drills_freeze: Vec::new(),
         };
         router_over(self.clone(), options)
     }
@@ -193,6 +195,14 @@ impl Backend for Lone {
 
     fn is_recovery_key(&self, _: &str) -> bool {
         false
+    }
+
+    fn drills(&self) -> Drills {
+        Drills::forbidden()
+    }
+
+    fn inject(&self, drill: &str, _: Fault, _: Duration) -> Result<(), DrillRefused> {
+        self.drills().begin(drill, "", Duration::ZERO)
     }
 
     fn remove_member<'a>(&'a self, id: MemberId, _: bool, _: &'a str) -> BoxFuture<'a, Result<(), Failure>> {

@@ -105,6 +105,11 @@ impl ApiError {
         }
     }
 
+    /// It does not go together with how things are; `hsr` says more.
+    pub fn unfit(hsr: &'static codes::Code, message: impl Into<String>) -> ApiError {
+        ApiError { status: StatusCode::CONFLICT, code: Code::FailedPrecondition, hsr, message: message.into() }
+    }
+
     /// The caller may look but not touch.
     pub fn forbidden(message: impl Into<String>) -> ApiError {
         ApiError {

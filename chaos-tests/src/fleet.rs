@@ -42,6 +42,13 @@ pub struct Report {
     pub cluster: Option<Cluster>,
 }
 
+/// What one of the program's words came to.
+pub struct Said {
+    pub code: i32,
+    pub printed: String,
+    pub complaint: String,
+}
+
 /// One member's process.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Member {
@@ -159,6 +166,20 @@ impl Fleet {
         text
     }
 
+    /// Runs one of the program's words, whatever its exit code.
+    pub async fn say(&self, words: &[&str]) -> Result<Said> {
+        let mut command = Command::new(&self.program);
+        command.args(words).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE * 2, command.output())
+            .await
+            .with_context(|| format!("hsraft {} takes too long", words.join(" ")))??;
+        Ok(Said {
+            code: output.status.code().context("it was killed")?,
+            printed: String::from_utf8_lossy(&output.stdout).into_owned(),
+            complaint: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
     /// Runs one of the program's words; what it printed.
     pub async fn run(&self, words: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
@@ -173,7 +194,8 @@ impl Fleet {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn dir(&self) -> String {
+    /// The laboratory's folder.
+    pub fn dir(&self) -> String {
         self.folder.path().display().to_string()
     }
 }

@@ -4,6 +4,8 @@
 //! `tailscale` 0.6.1 gives its control connection up for ever when one dial is refused five times in a row without a
 //! pause (its supervisor's limit), and a member that dies refuses dials. `tailscaled` has no such limit.
 
+mod drills;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,

@@ -17,6 +17,7 @@ use std::{
 };
 
 use raft::Timing;
+use state_machine::Timestamp;
 use thiserror::Error;
 use url::Url;
 use world::Disk;
@@ -135,6 +136,8 @@ pub fn from_text(
         timing: timing(d),
         space: space(d),
         backup_dir: path(d, "cluster.backup_dir", folder),
+        drills: d.flag("cluster.drills").unwrap_or(false),
+        drills_freeze: drills_freeze(d),
         snapshot_every: d.parsed("cluster.snapshot_every", "10000").unwrap_or(10_000).max(100),
         limits: Limits::default(),
         raft_runtime: None,
@@ -165,6 +168,22 @@ fn space(d: &mut Document) -> raft::Space {
         low_bytes: mebibytes("cluster.disk_low_mib", default.low_bytes),
         reserve_bytes: mebibytes("cluster.disk_reserve_mib", default.reserve_bytes),
     }
+}
+
+/// Spans in which nobody drills: `2026-12-20T00:00:00Z/2027-01-04T00:00:00Z`.
+fn drills_freeze(d: &mut Document) -> Vec<(Timestamp, Timestamp)> {
+    let mut spans = Vec::new();
+    for text in d.list("cluster.drills_freeze") {
+        let ends = text.split_once('/').and_then(|(from, to)| Some((Timestamp::parse(from)?, Timestamp::parse(to)?)));
+        match ends.filter(|(from, to)| from < to) {
+            Some(span) => spans.push(span),
+            None => d.wrong(
+                "cluster.drills_freeze",
+                &format!("cannot read {text:?}; write for example 2026-12-20T00:00:00Z/2027-01-04T00:00:00Z"),
+            ),
+        }
+    }
+    spans
 }
 
 fn path(d: &mut Document, key: &str, folder: &Path) -> Option<PathBuf> {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use state_machine::{DerpRegion, Settings};
+use state_machine::{DerpRegion, Settings, Timestamp};
 use url::Url;
 
 /// Everything [`Server::start`](crate::Server::start) needs beside a world.
@@ -50,6 +50,10 @@ pub struct Options {
     pub space: raft::Space,
     /// Where backups are kept; none: nowhere.
     pub backup_dir: Option<PathBuf>,
+    /// Whether drills may break this member on purpose.
+    pub drills: bool,
+    /// No drill begins within these spans: from, until.
+    pub drills_freeze: Vec<(Timestamp, Timestamp)>,
 
     pub relay: Option<Relay>,
     pub limits: Limits,
@@ -228,6 +232,8 @@ impl Options {
             snapshot_every: 10_000,
             space: raft::Space::default(),
             backup_dir: None,
+            drills: false,
+            drills_freeze: Vec::new(),
             relay: None,
             limits: Limits::default(),
             raft_runtime: None,

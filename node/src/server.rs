@@ -375,6 +375,7 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         feature_level: state_machine::FEATURE_LEVEL,
         space: options.space,
         backup: options.backup_dir.clone(),
+        drills: options.drills,
         runtime: options.raft_runtime.clone(),
     }
 }
@@ -450,6 +451,7 @@ fn api(control: &Control, world: &World, options: &Options, trusted: bool) -> ax
         noise_key: control.public_key().to_string(),
         trusted,
         policy_file: options.policy.is_some(),
+        drills_freeze: options.drills_freeze.clone(),
         allowed_origins: options.allowed_origins.clone(),
     };
     admin::router(control.cluster.clone(), router)

@@ -19,6 +19,7 @@ use crate::{
     agreement::Agreement,
     archive::{self, RECOVERY_SECRET, RecoveryKey},
     board::{Board, Boards},
+    drills::{DrillRefused, Drills, Fault},
     error::{ProposeError, ReadError, StartError},
     forward::{DEADLINE, Forwards},
     integrity::{Comparison, Gate, Warden},
@@ -367,6 +368,16 @@ impl Cluster {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// The door for drills.
+    pub fn drills(&self) -> &Drills {
+        &self.core.dialer.drills
+    }
+
+    /// Breaks something on purpose for a while, within the session of a drill.
+    pub fn inject(&self, drill: &str, fault: Fault, within: Duration) -> Result<(), DrillRefused> {
+        self.drills().inject(drill, fault, within, &self.core.tasks)
     }
 
     /// Prometheus collectors.

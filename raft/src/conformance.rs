@@ -32,6 +32,7 @@ fn open(folder: &Path) -> Result<(Store, Recovered), OpenError> {
         entropy: world.entropy.clone(),
         lock,
         metrics: Metrics::default().store,
+        drills: crate::Drills::forbidden(),
     };
     Store::open(options).map(|(store, recovered, _)| (store, recovered))
 }

@@ -17,6 +17,7 @@
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
 //! | `archive/` | backups: taken, read, and made into a cluster again |
 //! | `upgrade.rs` | what each program can apply, and when the cluster may rely on it |
+//! | `drills.rs` | faults on purpose, and the timers that end them |
 //! | `agreement.rs`, `integrity.rs` | whether all members came to the same State, and what follows when not |
 //! | `space.rs`, `scrub.rs` | room on the disk; whether it still gives back what it was given |
 //! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
@@ -30,6 +31,7 @@ mod board;
 mod cluster;
 #[cfg(test)]
 mod conformance;
+pub mod drills;
 mod encode;
 #[cfg(test)]
 mod encode_samples;
@@ -64,6 +66,7 @@ mod upgrade;
 pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};
 pub use cluster::{Applied, Cluster, REMOVED};
+pub use drills::{DrillRefused, DrillView, Drills, Fault};
 pub use error::{ProposeError, ReadError, StartError};
 pub use integrity::{Comparison, QUARANTINED, fatal_exit_code};
 pub use metrics::Metrics;

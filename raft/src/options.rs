@@ -30,6 +30,8 @@ pub struct Options {
     pub space: crate::space::Space,
     /// Where this member keeps backups; none: nowhere.
     pub backup: Option<PathBuf>,
+    /// Whether drills may break this member on purpose.
+    pub drills: bool,
     /// Raft's own runtime in production; none: the current one.
     pub runtime: Option<tokio::runtime::Handle>,
 }

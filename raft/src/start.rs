@@ -19,6 +19,7 @@ use crate::{
     archive,
     board::{self, Boards, Memory},
     cluster::{AUTHORITY_SECRET, Applied, Cluster, Core, Guard, REMOVED},
+    drills::Drills,
     encode::{Blob, Call, decode},
     error::StartError,
     forward::Forwards,
@@ -78,7 +79,8 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         .map_err(|source| StartError::Listen { address: options.peer_listen.to_string(), source })?;
     let port = listener.local_addr().map_or(options.peer_listen.port(), |address| address.port());
     let mut facts = facts(options, port)?;
-    let home = open_home(options, world, metrics, &facts).await?;
+    let drills = if options.drills { Drills::allowed() } else { Drills::forbidden() };
+    let home = open_home(options, world, metrics, &facts, &drills).await?;
     let Opened { store, recovered, broken, mut identity, sealing, is_new } = home;
     let me = identity.member();
     if recovered.state.0.member(me).is_some_and(|member| member.state == MemberState::Removed) {
@@ -108,6 +110,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
         book: AddressBook::new(latest.clone(), identity.peers.iter().cloned()),
         tasks: tasks.clone(),
         timing: options.timing,
+        drills: drills.clone(),
     };
     if !is_new {
         let last = recovered.last.map_or(0, |last| last.index);
@@ -271,7 +274,13 @@ fn engine_error(fatal: openraft::errors::Fatal<crate::types::Types>) -> StartErr
     }
 }
 
-async fn open_home(options: &Options, world: &World, metrics: &Metrics, facts: &Member) -> Result<Opened, StartError> {
+async fn open_home(
+    options: &Options,
+    world: &World,
+    metrics: &Metrics,
+    facts: &Member,
+    drills: &Drills,
+) -> Result<Opened, StartError> {
     let folder = &options.data_dir;
     let disk = &world.disk;
     let files = Home { disk: &**disk, folder };
@@ -286,6 +295,7 @@ async fn open_home(options: &Options, world: &World, metrics: &Metrics, facts: &
         entropy: world.entropy.clone(),
         lock,
         metrics: metrics.store.clone(),
+        drills: drills.clone(),
     })?;
     match (&identity, &recovered.marker) {
         (Some(identity), Some(marker))

@@ -78,6 +78,8 @@ table! {
     TOO_LARGE 2103, "the request is larger than anybody needs", "bodies are bounded before they are read", "send less at once";
     INTERNAL 2104, "something on our side is not as it should be", "a fault of the program", "look at the member's log and report it with its last lines";
 
+    DRILL_REFUSED 2301, "the drill cannot begin or go on", "the cluster is not well enough, a member takes no part (cluster.drills), another drill is under way, or its session ended", "the message says which; hsraft drill plan NAME shows every condition";
+
     START_OPTION 3002, "the configuration cannot be used, or there is nothing to continue", "a value contradicts another, or the data folder is empty", "the message names file, line and value; check with: hsraft configtest";
     START_TOKEN 3010, "the join token was not accepted", "it is unknown, expired, used, or for another name", "make a new one on a member: hsraft token create";
     START_WRONG_PIN 3011, "the server is not of the cluster the token names", "the address is wrong, or somebody stands in between; nothing secret was sent", "check the address; make the token on the cluster you mean";

@@ -41,6 +41,14 @@ pub enum LabWord {
     /// Stop all members; their data stays
     #[command(after_help = "Example:\n  hsraft lab down --dir lab")]
     Down(Where),
+    /// Start a member later, unless it runs by then; drills use it
+    #[command(hide = true)]
+    Revive {
+        #[command(flatten)]
+        one: One,
+        #[arg(long, value_parser = spans::parse)]
+        after: Duration,
+    },
     /// Become a member in a session of its own; `up` and `start` use it
     #[command(hide = true)]
     Detach {
@@ -113,6 +121,15 @@ pub async fn run(word: LabWord, output: &Output) -> Result<i32, Problem> {
             Ok(exit::OK)
         }
         LabWord::Down(place) => down(place, output).await,
+        LabWord::Revive { one, after } => {
+            tokio::time::sleep(after).await;
+            let (layout, memory) = lab::open(&one.place.dir)?;
+            let place = lab::place(&layout, &memory, &one.member)?;
+            if process::running(&place).is_none() {
+                start(&place, &memory, &one.member)?;
+            }
+            Ok(exit::OK)
+        }
         LabWord::Detach { words } => Err(process::detach(&words)),
     }
 }

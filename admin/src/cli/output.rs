@@ -23,6 +23,10 @@ pub enum Format {
     /// On one line.
     JsonLine,
     Yaml,
+    /// For reports alone.
+    Markdown,
+    /// For reports alone: a page of its own.
+    Html,
 }
 
 impl std::str::FromStr for Format {
@@ -34,6 +38,8 @@ impl std::str::FromStr for Format {
             "json" => Ok(Format::Json),
             "json-line" => Ok(Format::JsonLine),
             "yaml" => Ok(Format::Yaml),
+            "md" | "markdown" => Ok(Format::Markdown),
+            "html" => Ok(Format::Html),
             _ => Err("write json, json-line, yaml, or leave it out for tables".into()),
         }
     }
@@ -171,7 +177,7 @@ fn render<T: Serialize>(value: &T, format: Format) -> Result<String, Problem> {
     match format {
         Format::Yaml => serde_yaml_ng::to_string(value).map_err(unwritable),
         Format::JsonLine => serde_json::to_string(value).map_err(unwritable).map(|text| text + "\n"),
-        Format::Json | Format::Human => {
+        Format::Json | Format::Human | Format::Markdown | Format::Html => {
             let mut bytes = Vec::new();
             let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
             value.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, tabs)).map_err(unwritable)?;

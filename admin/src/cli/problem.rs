@@ -22,6 +22,8 @@ pub mod exit {
     pub const BACKUP: i32 = 41;
     /// Nobody answers at that address.
     pub const UNREACHABLE: i32 = 12;
+    /// What is needed to begin is not there.
+    pub const PREFLIGHT: i32 = 16;
     /// The laboratory did not come up in time; safe to run again.
     pub const STILL_STARTING: i32 = 20;
 }

@@ -109,9 +109,14 @@ pub async fn run(word: Users, desk: &Desk) -> Result<(), Problem> {
 
 /// A person said no: nothing happened, and that is no failure.
 pub fn declined(desk: &Desk, text: &str) -> Result<(), Problem> {
-    match desk.output.format {
-        super::Format::Human => desk.output.line(text),
-        _ => desk.output.show_ours(&json!({ "Result": text }), String::new),
+    declined_by(&desk.output, text)
+}
+
+/// The same without a member.
+pub fn declined_by(output: &super::Output, text: &str) -> Result<(), Problem> {
+    match output.format {
+        super::Format::Human => output.line(text),
+        _ => output.show_ours(&json!({ "Result": text }), String::new),
     }
 }
 

@@ -123,7 +123,7 @@ pub(crate) async fn remove(
 }
 
 /// The active member somebody named by name or id.
-fn find(state: &State, text: &str) -> Result<MemberId, ApiError> {
+pub(super) fn find(state: &State, text: &str) -> Result<MemberId, ApiError> {
     let active = || state.members().values().filter(|member| member.state == MemberState::Active);
     let by_id = || text.parse().ok().and_then(|id| active().find(|member| member.id == MemberId(id)));
     active()

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use raft::{Cluster, ProposeError, ReadError};
+use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError};
 use state_machine::{Answer, Command, JoinRole, MemberId, State, Timestamp};
 
 use super::view::{Backup, Contact, Standing};
@@ -121,6 +121,14 @@ impl Backend for Cluster {
 
     fn scrubbing(&self) -> Result<raft::Scrubbing, Failure> {
         Ok(Cluster::scrubbing(self))
+    }
+
+    fn drills(&self) -> Drills {
+        Cluster::drills(self).clone()
+    }
+
+    fn inject(&self, drill: &str, fault: Fault, within: Duration) -> Result<(), DrillRefused> {
+        Cluster::inject(self, drill, fault, within)
     }
 
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>> {

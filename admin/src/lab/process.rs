@@ -23,6 +23,8 @@ pub enum Begin {
     Serve,
     /// Joins the member at this address.
     Join { address: String, token: String },
+    /// Joins in the place of a member that is gone.
+    Replace { address: String, token: String, name: String },
 }
 
 /// Starts a member in a session of its own, so that it outlives this command and its terminal.
@@ -43,12 +45,24 @@ pub fn start(place: &Place, begin: Begin) -> Result<Child, Problem> {
         Begin::Serve => command.arg("serve"),
         // By environment: the words of a process are everybody's to read.
         Begin::Join { address, token } => command.args(["join", &address]).env("HSRAFT_JOIN_TOKEN", token),
+        Begin::Replace { address, token, name } => {
+            command.args(["join", &address, "--replace", &name]).env("HSRAFT_JOIN_TOKEN", token)
+        }
     };
     command.arg("--config").arg(&place.config);
     command.current_dir(&place.folder).stdin(Stdio::null()).stdout(log).stderr(errors);
     let child = command.spawn().map_err(|error| failed("this program", error))?;
     files::write(&place.pid, &child.id().to_string()).map_err(|error| failed("its pid file", error))?;
     Ok(child)
+}
+
+/// Has a process of its own start the member after a while, unless it runs by then: whoever killed it may be gone.
+pub fn start_later(place: &Place, dir: &Path, after: Duration) -> Result<(), Problem> {
+    let failed = |error: std::io::Error| Problem::new(format!("cannot watch over {}: {error}", place.name));
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args(["lab", "detach", "--", "lab", "revive", &place.name, "--after", &format!("{}s", after.as_secs())]);
+    command.arg("--dir").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map(drop).map_err(failed)
 }
 
 /// `lab detach -- WORDS`: leaves the terminal's session and becomes `hsraft WORDS`. Only returns when that fails.

@@ -100,6 +100,8 @@ pub const KEYS: &[(&str, Use)] = &[
     ("cluster.backup_dir", Read),
     ("cluster.disk_low_mib", Read),
     ("cluster.disk_reserve_mib", Read),
+    ("cluster.drills", Read),
+    ("cluster.drills_freeze", Read),
     ("cluster.client_url", Read),
     ("cluster.derp_listen_addr", Read),
     ("cluster.derp_host_name", Read),

@@ -58,6 +58,7 @@ pub async fn inspect_folder(folder: &Path, world: &World) -> Result<LeftOver, Ar
         entropy: world.entropy.clone(),
         lock,
         metrics: Metrics::default().store.clone(),
+        drills: crate::Drills::forbidden(),
     })
     .map_err(StartError::from)?;
     let mut state = recovered.state.0.clone();

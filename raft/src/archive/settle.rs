@@ -108,6 +108,7 @@ async fn put_down(
         entropy: world.entropy.clone(),
         lock,
         metrics: Metrics::default().store.clone(),
+        drills: crate::Drills::forbidden(),
     })
     .map_err(StartError::from)?;
     let me = identity.member;

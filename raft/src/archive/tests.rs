@@ -24,6 +24,7 @@ async fn member(folder: &Path, backup: Option<&Path>, start: StartAs) -> Cluster
         feature_level: state_machine::FEATURE_LEVEL,
         space: crate::space::Space::default(),
         backup: backup.map(Into::into),
+        drills: false,
         runtime: None,
     };
     Cluster::start(options, &world::real::world()).await.unwrap()

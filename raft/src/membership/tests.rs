@@ -139,6 +139,7 @@ async fn member(name: &str, folder: &std::path::Path, start: StartAs) -> Cluster
         feature_level: state_machine::FEATURE_LEVEL,
         space: crate::space::Space::default(),
         backup: None,
+        drills: false,
         runtime: None,
     };
     Cluster::start(options, &world::real::world()).await.unwrap()

@@ -15,8 +15,13 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
 use world::{BoxStream, Net};
 
-use super::{MESSAGE_BYTES_MAX, proto::peers_client::PeersClient};
+use super::{
+    MESSAGE_BYTES_MAX,
+    gate::{Peer, gated},
+    proto::peers_client::PeersClient,
+};
 use crate::{
+    drills::Drills,
     options::Timing,
     pki::{MemberTls, member_name},
     tasks::Tasks,
@@ -57,6 +62,7 @@ pub struct Dialer {
     pub book: AddressBook,
     pub tasks: Tasks,
     pub timing: Timing,
+    pub drills: Drills,
 }
 
 impl Dialer {
@@ -71,7 +77,7 @@ impl Dialer {
             .address(to)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no address of member {to} is known")))?;
         let connect = async {
-            let stream = self.net.connect(&address).await?;
+            let stream = gated(self.net.connect(&address).await?, &self.drills, Peer::known(to));
             let name = ServerName::try_from(member_name(to, &self.cluster_id)).map_err(io::Error::other)?;
             TlsConnector::from(self.tls.client.clone()).connect(name, stream).await
         };

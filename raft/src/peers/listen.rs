@@ -16,7 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 use world::{BoxStream, Listener};
 
-use super::{Dialer, MESSAGE_BYTES_MAX, Service, proto::peers_server::PeersServer};
+use super::{
+    Dialer, MESSAGE_BYTES_MAX, Service,
+    gate::{Peer, gated},
+    proto::peers_server::PeersServer,
+};
 use crate::{join::EXPORTER_LABEL, pki};
 
 /// Who is on the other end of a connection, as its certificate says.
@@ -120,6 +124,8 @@ impl Drop for Stay {
 }
 
 async fn shake(stream: BoxStream, from: SocketAddr, dialer: &Dialer) -> io::Result<(TlsStream<BoxStream>, Caller)> {
+    let peer = Peer::default();
+    let stream = gated(stream, &dialer.drills, peer.clone());
     let stream = TlsAcceptor::from(dialer.tls.server.clone()).accept(stream).await?;
     let session = stream.get_ref().1;
     let member = match session.peer_certificates() {
@@ -129,6 +135,9 @@ async fn shake(stream: BoxStream, from: SocketAddr, dialer: &Dialer) -> io::Resu
                 .ok_or_else(|| io::Error::other("a certificate of our authority that names no member"))?,
         ),
     };
+    if let Some(member) = member {
+        peer.is(member);
+    }
     let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
     Ok((stream, Caller { member, exporter, from }))
 }

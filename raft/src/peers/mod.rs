@@ -6,12 +6,14 @@
 //! | `client.rs` | openraft's network: append, vote, snapshot, hand-over |
 //! | `listen.rs` | accepting connections and learning who calls |
 //! | `server.rs` | the methods |
+//! | `gate.rs` | a stream that a drill can hold up |
 //!
 //! Who is who is settled by certificates alone: a dialled member must show the certificate of the id that was
 //! addressed, and a caller is the member its certificate names. Whoever shows none may only ask to join.
 
 mod client;
 mod dial;
+mod gate;
 mod listen;
 mod server;
 

@@ -36,6 +36,7 @@ pub use scrub::Scrubber;
 pub use writer::Durability;
 
 use crate::{
+    drills::Drills,
     integrity::{QUARANTINED, fail},
     metrics::StoreMetrics,
     types::{LogId, Types, Vote},
@@ -157,6 +158,7 @@ pub struct StoreOptions {
     /// Taken by the caller, before anything in the folder was read.
     pub lock: Box<dyn Send + Sync>,
     pub metrics: StoreMetrics,
+    pub drills: Drills,
 }
 
 /// At most this many writes wait for the writer; then whoever writes waits too.
@@ -167,7 +169,7 @@ impl Store {
     ///
     /// The watch turns to a reason once a write or a sync has failed; nothing is written after that.
     pub fn open(options: StoreOptions) -> Result<(Store, Recovered, watch::Receiver<Option<String>>), OpenError> {
-        let StoreOptions { folder, disk, entropy, lock, metrics } = options;
+        let StoreOptions { folder, disk, entropy, lock, metrics, drills } = options;
         let mark_path = folder.join(mark::FILE);
         world::failpoint!("store.open.before", |error| Err(OpenError::Io(error)));
         let database =
@@ -190,6 +192,7 @@ impl Store {
             written: written.clone(),
             broken: broken.clone(),
             metrics,
+            drills,
         };
         writer.start(jobs, syncing, entropy)?;
         Ok((Store { database, queue, written, disk, broken }, recovered, watch_broken))

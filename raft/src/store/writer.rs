@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use world::{Disk, Entropy, Syncing};
 
 use super::{Change, Database, Job, Mark, Note, Waiter, other};
-use crate::{integrity::fail, metrics::StoreMetrics, space};
+use crate::{drills::Drills, integrity::fail, metrics::StoreMetrics, space};
 
 /// What a write has to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub(super) struct Writer {
     /// again would be answered with a lie.
     pub broken: watch::Sender<Option<String>>,
     pub metrics: StoreMetrics,
+    pub drills: Drills,
 }
 
 impl Writer {
@@ -123,6 +124,7 @@ impl Writer {
     fn sync(&mut self, jobs: &[Job]) -> io::Result<()> {
         let timer = self.metrics.sync_seconds.start_timer();
         world::failpoint!("store.sync.before", Err);
+        self.drills.hold_sync();
         self.database.db.flush_wal(true).map_err(other)?;
         world::failpoint!("store.sync.after", Err);
         timer.observe_duration();

@@ -57,6 +57,7 @@ impl Place {
             feature_level: state_machine::FEATURE_LEVEL,
             space: self.space,
             backup: None,
+            drills: false,
             runtime: None,
         }
     }

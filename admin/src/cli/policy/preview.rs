@@ -20,7 +20,7 @@ pub fn preview(scenario: &str, output: &Output) -> Result<i32, Problem> {
     let text = match output.format {
         Format::JsonLine => serde_json::to_string(&answer).map_err(|error| error.to_string()),
         Format::Yaml => serde_yaml_ng::to_string(&answer).map_err(|error| error.to_string()),
-        Format::Human | Format::Json => serde_json::to_string_pretty(&answer).map_err(|error| error.to_string()),
+        _ => serde_json::to_string_pretty(&answer).map_err(|error| error.to_string()),
     };
     let text = text.map_err(Problem::new)?;
     output.write(&format!("{}\n", text.trim_end()))?;

@@ -192,6 +192,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
         feature_level: state_machine::FEATURE_LEVEL,
         space: raft::Space::default(),
         backup: None,
+        drills: false,
         runtime: Some(raft_runtime.handle().clone()),
     };
     let cluster = Cluster::start(options, &world).await.map_err(|error| anyhow::anyhow!("{error}"))?;
