@@ -326,7 +326,6 @@ mod tests {
         let fine = well(now.0 - 1000);
         assert_eq!(judged(Some(&fine), look(|_| ()), true), "");
         assert_eq!(judged(None, Vec::new(), true), "healthy");
-        assert_eq!(judged(Some(&well(0)), look(|_| ()), true), "");
         let old = well(now.0 - BACKUP_AGE_MS.min(now.0));
         assert_eq!(judged(Some(&old), look(|_| ()), true), "");
         let late = Timestamp(BACKUP_AGE_MS + 61_000);
