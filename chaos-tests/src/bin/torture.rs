@@ -6,7 +6,7 @@
 
 use std::{
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -14,9 +14,10 @@ use anyhow::Result;
 use chaos_tests::{
     fleet,
     torture::{
-        ground,
+        failpoints::{self, Action},
+        goals, ground,
         kills::{self, Wish},
-        report::Report,
+        report::{ENOUGH, Report},
     },
 };
 use clap::{Args, Parser, Subcommand};
@@ -38,6 +39,9 @@ struct Common {
     /// Where the report goes; the JSON beside it, with `.json`.
     #[arg(long, default_value = "torture.txt", global = true)]
     report: PathBuf,
+    /// A program with failpoints; otherwise the same.
+    #[arg(long, global = true)]
+    failing_program: Option<PathBuf>,
     /// The program; otherwise HSRAFT_BIN, or the one beside this one.
     #[arg(long, global = true)]
     program: Option<PathBuf>,
@@ -49,6 +53,35 @@ enum What {
     Kills {
         #[arg(long, default_value_t = 200)]
         rounds: usize,
+    },
+    /// The goals R1 to R12, or some of them.
+    Goals {
+        /// R1 R7 …; none: all.
+        names: Vec<String>,
+        /// How often each.
+        #[arg(long, default_value_t = ENOUGH)]
+        repeats: usize,
+        /// Emulated devices that hold a stream.
+        #[arg(long, default_value_t = 300)]
+        clients: usize,
+    },
+    /// Kills, failpoints, and all goals: what a release is judged by.
+    All {
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
+        #[arg(long, default_value_t = ENOUGH)]
+        repeats: usize,
+        #[arg(long, default_value_t = 300)]
+        clients: usize,
+    },
+    /// A member stopped at every named point of the code.
+    Failpoints {
+        /// Only points with this in their name.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Also let tasks panic and threads stand still.
+        #[arg(long)]
+        every_action: bool,
     },
 }
 
@@ -90,7 +123,7 @@ fn go_inside() {
 }
 
 async fn run(arguments: Arguments) -> Result<bool> {
-    let Common { seed, report: path, program } = arguments.common;
+    let Common { seed, report: path, program, failing_program } = arguments.common;
     let program = match program {
         Some(program) => program,
         None => fleet::program().await?,
@@ -100,13 +133,42 @@ async fn run(arguments: Arguments) -> Result<bool> {
     // Profiles have their folder's name.
     let profile = program.parent().and_then(|folder| folder.file_name()).unwrap_or_default().to_string_lossy();
     let mut report = Report::begin(&world::real::world(), seed, version, &profile);
+    let points = failing_program.as_deref().unwrap_or(&program);
     let done = match arguments.what {
-        What::Kills { rounds } => {
-            let wish = Wish { rounds, seed, program: Some(&program), only: &[], enough: rounds.min(50) };
-            kills::run(&wish, &mut report).await
+        What::Kills { rounds } => rounds_of_kills(rounds, seed, &program, &mut report).await,
+        What::Failpoints { only, every_action } => {
+            let actions: &[Action] = match every_action {
+                true => &[Action::Abort, Action::Return, Action::Panic, Action::Pause],
+                false => &[Action::Abort, Action::Return],
+            };
+            let wish = failpoints::Wish { seed, program: points, actions, filter: &only, visits: usize::MAX };
+            failpoints::run(&wish, &mut report).await
+        }
+        What::Goals { names, repeats, clients } => {
+            goals::run(&names, goals::Wish { seed, repeats, program: &program, clients }, &mut report).await
+        }
+        What::All { rounds, repeats, clients } => {
+            // The kills measure R1, R2 and R9 as they go. What breaks off says so, and the rest goes on.
+            let killed = rounds_of_kills(rounds, seed, &program, &mut report).await;
+            let actions = &[Action::Abort, Action::Return];
+            let wish = failpoints::Wish { seed, program: points, actions, filter: "", visits: usize::MAX };
+            let stopped = failpoints::run(&wish, &mut report).await;
+            let names: Vec<String> = goals::ALL
+                .iter()
+                .filter(|name| !["R1", "R2", "R9"].contains(name))
+                .map(|name| (*name).into())
+                .collect();
+            let wish = goals::Wish { seed, repeats, program: &program, clients };
+            let measured = goals::run(&names, wish, &mut report).await;
+            killed.and(stopped).and(measured)
         }
     };
     report.write(&path)?;
     println!("\n{}", report.to_text());
     done.map(|()| report.holds())
+}
+
+async fn rounds_of_kills(rounds: usize, seed: u64, program: &Path, report: &mut Report) -> Result<()> {
+    let wish = Wish { rounds, seed, program: Some(program), only: &[], enough: rounds.min(ENOUGH) };
+    kills::run(&wish, report).await
 }

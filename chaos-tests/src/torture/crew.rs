@@ -210,6 +210,18 @@ impl Crew {
 
     /// What every cluster here begins with: an API key, a user, a reusable key for devices.
     pub async fn found(&mut self) -> Result<()> {
+        self.known().await?;
+        let mut api = self.api(0);
+        let user = api.post("/api/v1/user", &json!({ "name": "torture" }), PATIENCE).await?;
+        self.user = user["user"]["id"].as_str().context("a user has an id")?.to_owned();
+        let wish = json!({ "user": self.user, "reusable": true });
+        let key = api.post("/api/v1/preauthkey", &wish, PATIENCE).await?;
+        self.auth_key = key["preAuthKey"]["key"].as_str().context("a key has a text")?.to_owned();
+        Ok(())
+    }
+
+    /// Waits for the first member, and gets an API key from it.
+    pub async fn known(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let socket = self.seats[0].socket();
         let socket = socket.to_str().context("a path is text")?;
@@ -220,12 +232,6 @@ impl Crew {
             }
             sleep(LOOK_EVERY * 5).await;
         };
-        let mut api = self.api(0);
-        let user = api.post("/api/v1/user", &json!({ "name": "torture" }), PATIENCE).await?;
-        self.user = user["user"]["id"].as_str().context("a user has an id")?.to_owned();
-        let wish = json!({ "user": self.user, "reusable": true });
-        let key = api.post("/api/v1/preauthkey", &wish, PATIENCE).await?;
-        self.auth_key = key["preAuthKey"]["key"].as_str().context("a key has a text")?.to_owned();
         Ok(())
     }
 
@@ -446,8 +452,9 @@ impl Crew {
     pub async fn dismiss(&mut self, member: usize) -> Result<()> {
         let path = format!("/api/v1/cluster/members/{}", self.seats[member].name);
         let deadline = Instant::now() + PATIENCE;
-        let by = self.running().into_iter().find(|other| *other != member).context("somebody else runs")?;
-        while let Err(error) = self.api(by).call(http::Method::DELETE, &path, None, PATIENCE).await {
+        loop {
+            let by = self.running().into_iter().find(|other| *other != member).context("somebody else runs")?;
+            let Err(error) = self.api(by).call(http::Method::DELETE, &path, None, PATIENCE).await else { break };
             // It may have been done, and the answer lost.
             let name = json!(self.seats[member].name);
             if self.members().await.is_some_and(|list| list.iter().all(|row| row["name"] != name)) {
@@ -470,4 +477,11 @@ impl Crew {
             _ => Ok(()),
         }
     }
+}
+
+/// Copies a folder, as an operator would.
+pub async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().await?;
+    ensure!(status.success(), "{} could not be copied", from.display());
+    Ok(())
 }

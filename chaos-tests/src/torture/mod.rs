@@ -5,6 +5,7 @@
 //! | `crew.rs` | members as children of this process |
 //! | `ground.rs` | where they live: loopback, or a network namespace each |
 //! | `canaries.rs` | who writes, reads and registers all the while, and remembers every answer |
+//! | `guests.rs` | devices with a stream and the timers of the real client |
 //! | `verdict.rs` | the truth afterwards, asked of every member, against what was answered |
 //! | `kills.rs` | rounds of kill, freeze, and all at once, in an order a seed decides |
 //! | `failpoints.rs` | members stopped at every named point of the code, one after the other |
@@ -16,8 +17,12 @@
 //! skipped with its reason.
 
 pub mod canaries;
+pub mod corruption;
 pub mod crew;
+pub mod failpoints;
+pub mod goals;
 pub mod ground;
+pub mod guests;
 pub mod kills;
 pub mod report;
 pub mod verdict;

@@ -46,7 +46,7 @@ pub fn fails(name: &'static str) -> Option<io::Error> {
 /// Arms points: `name=action`, several with `;` between. Each acts once.
 ///
 /// `abort` ends the process on the spot, as `kill -9` would; `panic` unwinds the task; `pause` blocks its thread for a
-/// second and a half; `return` gives an error back, where the point can.
+/// second and a half; `return` gives an error back, where the point can; `off` disarms.
 pub fn arm(text: &str) -> Result<(), String> {
     for one in text.split(';').map(str::trim).filter(|one| !one.is_empty()) {
         let (name, action) = one.split_once('=').ok_or_else(|| format!("{one:?} is not name=action"))?;
@@ -72,7 +72,11 @@ pub fn arm(text: &str) -> Result<(), String> {
                 }
             }),
             "return" => fail::cfg(name, "1*return"),
-            other => return Err(format!("{other:?} is none of abort, panic, pause, return")),
+            "off" => {
+                fail::remove(name);
+                Ok(())
+            }
+            other => return Err(format!("{other:?} is none of abort, panic, pause, return, off")),
         }?;
         ARMED.store(true, Ordering::Relaxed);
     }

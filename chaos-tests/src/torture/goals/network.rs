@@ -1,0 +1,235 @@
+//! R7 and its relatives: members that hear each other no more, while clients hear them all.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Result;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::Wish;
+use crate::torture::{
+    canaries::{Canaries, Shared},
+    crew::{Crew, Plan},
+    ground::{self, Ground},
+    report::{Figure, Goal},
+    verdict,
+};
+
+/// Longer than an election, and long enough for the one cut off to notice.
+const CUT_FOR: Duration = Duration::from_millis(2500);
+const CALM: Duration = Duration::from_millis(500);
+/// Flapping: so long cut, so long whole.
+const FLAP: Duration = Duration::from_secs(1);
+const FLAPS: usize = 10;
+
+/// The leader is cut from both others: in every second round only what it sends is lost.
+pub async fn r7(wish: Wish<'_>) -> Result<Vec<Figure>> {
+    const WHAT: &str = "leader cut off: until a write through the others";
+    if let Some(why) = ground::why_no_bridge().await {
+        return Ok(vec![Figure::skipped("R7", WHAT, why)]);
+    }
+    let mut back = Figure::new("R7", WHAT, Goal::p99(2000.0));
+    let mut refuses = Figure::new("R7b", "leader cut off: until it refuses a write", Goal::default());
+    let mut crew = Crew::up(Plan { program: Some(wish.program.to_owned()), ..Plan::three() }, Ground::bridge()).await?;
+    let canaries = Canaries::fly(&crew, "r7");
+    let checked = Arc::new(AtomicUsize::new(0));
+    for round in 0..wish.repeats {
+        sleep(CALM).await;
+        let leader = crew.leader().await?;
+        let others: Vec<usize> = (0..crew.plan.members).filter(|member| *member != leader).collect();
+        let both_ways = round % 2 == 0;
+        for other in &others {
+            ground::cut(&crew.seats[leader].place, &crew.seats[*other].place, true).await?;
+            if both_ways {
+                ground::cut(&crew.seats[*other].place, &crew.seats[leader].place, true).await?;
+            }
+        }
+        let since = Instant::now();
+        let stop = Arc::new(AtomicBool::new(false));
+        let skeptic = tokio::spawn(doubt(crew.api(leader), canaries.diary.clone(), stop.clone(), checked.clone()));
+        let mut api = crew.api(leader);
+        let name = format!("to-the-lonely-{round}");
+        let lonely = tokio::spawn(async move {
+            let asked = Instant::now();
+            // Longer than any member waits for a majority.
+            let answer = api.post("/api/v1/user", &json!({ "name": name }), Duration::from_secs(15)).await;
+            (answer.is_ok(), asked.elapsed())
+        });
+        let written = through(&canaries.diary, &others, since).await?;
+        back.took(written - since);
+        sleep((since + CUT_FOR).saturating_duration_since(Instant::now())).await;
+        stop.store(true, Ordering::Relaxed);
+        skeptic.await?;
+        for other in &others {
+            ground::cut(&crew.seats[leader].place, &crew.seats[*other].place, false).await?;
+            if both_ways {
+                ground::cut(&crew.seats[*other].place, &crew.seats[leader].place, false).await?;
+            }
+        }
+        // Asked while it was alone: refused, or written for good once it heard the others again; never in between.
+        let (taken, time) = lonely.await?;
+        if !taken {
+            refuses.took(time);
+        }
+        crew.whole().await?;
+    }
+    let (relatives, diary) = relatives(&mut crew, canaries).await?;
+    for what in verdict::broken(&crew, &diary).await? {
+        back.fail(what);
+    }
+    back.note("linearizable_reads_at_the_one_cut_off", checked.load(Ordering::Relaxed));
+    back.note("stale", diary.stale.len());
+    back.note("acknowledged", diary.writes.len());
+    let mut figures = vec![back.judged(wish.repeats), refuses.judged(0)];
+    figures.extend(relatives);
+    Ok(figures)
+}
+
+/// The first answer to a write through one of these that began after `since`.
+async fn through(diary: &Shared, members: &[usize], since: Instant) -> Result<Instant> {
+    loop {
+        let next = diary.until_written(since).await?;
+        let first = |at: &super::super::canaries::Write| members.contains(&at.member) && at.begun >= since;
+        if let Some(answered) =
+            diary.open().writes.iter().filter(|write| first(write)).map(|write| write.answered).min()
+        {
+            return Ok(answered);
+        }
+        sleep(Duration::from_millis(2)).await;
+        anyhow::ensure!(next.elapsed() < Duration::from_secs(90), "no write through the majority");
+    }
+}
+
+/// Asks the one cut off for the newest acknowledged write: it may say nothing, but not that there is none.
+async fn doubt(mut api: crate::fleet::api::Api, diary: Shared, stop: Arc<AtomicBool>, checked: Arc<AtomicUsize>) {
+    while !stop.load(Ordering::Relaxed) {
+        sleep(Duration::from_millis(20)).await;
+        let Some(newest) = diary.open().writes.last().cloned() else { continue };
+        let path = format!("/api/v1/user?name={}&consistency=linearizable", newest.name);
+        let Ok(reply) = api.get(&path, Duration::from_secs(1)).await else {
+            checked.fetch_add(1, Ordering::Relaxed);
+            continue;
+        };
+        checked.fetch_add(1, Ordering::Relaxed);
+        if reply["users"].as_array().is_none_or(Vec::is_empty) {
+            diary.open().stale.push(format!("the leader cut off did not know {}", newest.name));
+        }
+    }
+}
+
+/// A follower heard by nobody, two that hear only the third, a link that flaps, a slow and lossy network.
+async fn relatives(crew: &mut Crew, canaries: Canaries) -> Result<(Vec<Figure>, super::super::canaries::Diary)> {
+    let mut figures = Vec::new();
+    let leader = crew.leader().await?;
+    let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
+
+    let mut figure =
+        Figure::new("N18", "what a follower sends is lost: longest time without a write", Goal::worst(2000.0));
+    let before = term(crew).await;
+    for to in [leader, other] {
+        ground::cut(&crew.seats[one].place, &crew.seats[to].place, true).await?;
+    }
+    let since = Instant::now();
+    sleep(CUT_FOR * 2).await;
+    figure.took(canaries.diary.stall(since));
+    for to in [leader, other] {
+        ground::cut(&crew.seats[one].place, &crew.seats[to].place, false).await?;
+    }
+    crew.whole().await?;
+    sleep(CALM).await;
+    let changes = term(crew).await - before;
+    figure.note("terms", changes);
+    if changes > 1 {
+        figure.because.push(format!("{changes} new terms, one is the goal"));
+    }
+    figures.push(figure.judged(1));
+
+    let leader = crew.leader().await?;
+    let one = (leader + 1) % 3;
+    let mut figure =
+        Figure::new("N19", "leader and one follower cut, both hear the third: no write for", Goal::worst(5000.0));
+    let before = term(crew).await;
+    for (from, to) in [(leader, one), (one, leader)] {
+        ground::cut(&crew.seats[from].place, &crew.seats[to].place, true).await?;
+    }
+    let since = Instant::now();
+    sleep(CUT_FOR * 4).await;
+    figure.took(canaries.diary.stall(since));
+    for (from, to) in [(leader, one), (one, leader)] {
+        ground::cut(&crew.seats[from].place, &crew.seats[to].place, false).await?;
+    }
+    crew.whole().await?;
+    let changes = term(crew).await - before;
+    figure.note("terms", changes);
+    if changes > 2 {
+        figure.because.push(format!("{changes} new terms, two a minute are the goal"));
+    }
+    figures.push(figure.judged(1));
+
+    let leader = crew.leader().await?;
+    let mut figure =
+        Figure::new("N20", "the leader's link flaps each second: share of time with writes", Goal::default());
+    let since = Instant::now();
+    for _ in 0..FLAPS {
+        ground::pull(&crew.seats[leader].place, true).await?;
+        sleep(FLAP).await;
+        ground::pull(&crew.seats[leader].place, false).await?;
+        sleep(FLAP).await;
+    }
+    let spent = since.elapsed();
+    let silent: Duration = silences(&canaries.diary, since, Duration::from_millis(200));
+    let share = 100.0 * (1.0 - silent.as_secs_f64() / spent.as_secs_f64());
+    figure.took(canaries.diary.stall(since));
+    figure.note("available_percent", share.round());
+    if share < 80.0 {
+        figure.because.push(format!("available {share:.0} % of the time, 80 % is the goal"));
+    }
+    crew.whole().await?;
+    figures.push(figure.judged(1));
+
+    const SLOW: &str = "100 ms ± 50 and 5 % loss between members: longest time without a write";
+    match ground::why_no_netem().await {
+        Some(why) => figures.push(Figure::skipped("N16", SLOW, why)),
+        None => {
+            let mut figure = Figure::new("N16", SLOW, Goal::default());
+            for seat in &crew.seats {
+                ground::disturb(&seat.place, "delay 100ms 50ms loss 5%").await?;
+            }
+            let since = Instant::now();
+            sleep(CUT_FOR * 4).await;
+            figure.took(canaries.diary.stall(since));
+            for seat in &crew.seats {
+                ground::disturb(&seat.place, "").await?;
+            }
+            crew.whole().await?;
+            figures.push(figure.judged(1));
+        }
+    }
+    let diary = canaries.land().await;
+    let diary = std::mem::take(&mut *diary.open());
+    Ok((figures, diary))
+}
+
+async fn term(crew: &mut Crew) -> u64 {
+    for member in crew.running() {
+        if let Some(status) = crew.status(member).await {
+            return status["summary"]["term"].as_u64().unwrap_or_default();
+        }
+    }
+    0
+}
+
+/// All silences longer than `shortest`, together.
+fn silences(diary: &Shared, since: Instant, shortest: Duration) -> Duration {
+    let mut answers: Vec<Instant> =
+        diary.open().writes.iter().map(|write| write.answered).filter(|answered| *answered >= since).collect();
+    answers.push(since);
+    answers.sort_unstable();
+    answers.windows(2).map(|pair| pair[1] - pair[0]).filter(|silence| *silence > shortest).sum()
+}
