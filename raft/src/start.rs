@@ -39,7 +39,7 @@ use crate::{
     snapshot::Snapshots,
     space::{self, Room},
     status::{Leadership, Status, watch_engine},
-    store::{Marker, Recovered, Store, StoreOptions},
+    store::{Closed, Marker, Recovered, Store, StoreOptions},
     tasks::Tasks,
     token::Token,
     types::Raft,
@@ -61,9 +61,14 @@ struct Opened {
 pub async fn start(options: Options, world: World) -> Result<Cluster, StartError> {
     let metrics = Metrics::default();
     let tasks = Tasks::here();
-    let result = start_with(&options, &world, &metrics, &tasks).await;
+    let mut opened = None;
+    let result = start_with(&options, &world, &metrics, &tasks, &mut opened).await;
     if let Err(error) = &result {
         tasks.stop();
+        // RocksDB aborts a process that ends with a database open, and the exit code would be lost.
+        if let Some(closed) = opened {
+            let _ = timeout(CLOSE_WITHIN, closed.wait()).await;
+        }
         if let StartError::Integrity(_) = error {
             Warden::new(&options, &world).report(&error.to_string());
         }
@@ -71,7 +76,17 @@ pub async fn start(options: Options, world: World) -> Result<Cluster, StartError
     result
 }
 
-async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: &Tasks) -> Result<Cluster, StartError> {
+/// A database whose start failed closes in so long.
+const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Leaves in `opened` what tells that the database is closed, once there is one.
+async fn start_with(
+    options: &Options,
+    world: &World,
+    metrics: &Metrics,
+    tasks: &Tasks,
+    opened: &mut Option<Closed>,
+) -> Result<Cluster, StartError> {
     let listener = world
         .net
         .listen(options.peer_listen)
@@ -80,7 +95,7 @@ async fn start_with(options: &Options, world: &World, metrics: &Metrics, tasks: 
     let port = listener.local_addr().map_or(options.peer_listen.port(), |address| address.port());
     let mut facts = facts(options, port)?;
     let drills = if options.drills { Drills::allowed() } else { Drills::forbidden() };
-    let home = open_home(options, world, metrics, &facts, &drills).await?;
+    let home = open_home(options, world, metrics, &facts, &drills, opened).await?;
     let Opened { store, recovered, broken, mut identity, sealing, is_new } = home;
     let me = identity.member();
     if recovered.state.0.member(me).is_some_and(|member| member.state == MemberState::Removed) {
@@ -280,6 +295,7 @@ async fn open_home(
     metrics: &Metrics,
     facts: &Member,
     drills: &Drills,
+    opened: &mut Option<Closed>,
 ) -> Result<Opened, StartError> {
     let folder = &options.data_dir;
     let disk = &world.disk;
@@ -297,6 +313,7 @@ async fn open_home(
         metrics: metrics.store.clone(),
         drills: drills.clone(),
     })?;
+    *opened = Some(store.closed());
     match (&identity, &recovered.marker) {
         (Some(identity), Some(marker))
             if identity.cluster_id == marker.cluster_id && identity.member == marker.member => {}

@@ -235,9 +235,9 @@ impl Crew {
         Ok(())
     }
 
-    /// A fresh one-use token and the addresses where it can be used.
-    pub async fn token(&self, by: usize, role: &str) -> Result<(String, String)> {
-        let wish = json!({ "ttlSecs": 900, "role": role });
+    /// A fresh one-use token, for a member of this name or (empty) any, and an address where it can be used.
+    pub async fn token(&self, by: usize, role: &str, name: &str) -> Result<(String, String)> {
+        let wish = json!({ "ttlSecs": 900, "role": role, "name": name });
         let reply = self.api(by).post("/api/v1/cluster/tokens", &wish, PATIENCE).await?;
         let token = reply["token"].as_str().context("a token has a text")?.to_owned();
         let address = reply["addresses"][0].as_str().context("a token has an address")?.to_owned();
@@ -247,7 +247,7 @@ impl Crew {
     /// Lets one seat join through whoever runs, and waits until it has a seat in the cluster.
     pub async fn admit(&mut self, member: usize, role: &str) -> Result<()> {
         let by = self.running().into_iter().next().context("somebody runs")?;
-        let (token, address) = self.token(by, role).await?;
+        let (token, address) = self.token(by, role, "").await?;
         self.join(member, &address, &token, &[], &[])?;
         self.seated(member).await
     }

@@ -190,7 +190,7 @@ async fn one_round(
     let everybody: Vec<usize> = (0..members).collect();
     book.calm.extend(diary.latencies(&everybody, calm_since, Instant::now() - CALM / 5));
     let newcomers = if round % NEWCOMERS_EVERY == NEWCOMERS_EVERY - 1 {
-        Some(crew.token((leader + 1) % members, "learner").await?)
+        Some(crew.token((leader + 1) % members, "learner", "").await?)
     } else {
         None
     };

@@ -157,13 +157,17 @@ impl Shelf {
 
     pub fn put_full(&self, head: &FullHead, state: &state_machine::State) -> Result<Item, ArchiveError> {
         let item = Item::Full { index: head.index, taken_ms: head.taken_ms };
+        world::failpoint!("archive.full.before", |error| Err(self.failed(&self.folder)(error)));
         self.write(&item, &format::full_to_file(head, state))?;
+        world::failpoint!("archive.full.after", |error| Err(self.failed(&self.folder)(error)));
         Ok(item)
     }
 
     pub fn put_segment(&self, head: &SegmentHead, entries: &[Entry]) -> Result<Item, ArchiveError> {
         let item = Item::Segment { first: head.first, last: head.last, taken_ms: head.taken_ms };
+        world::failpoint!("archive.segment.before", |error| Err(self.failed(&self.folder)(error)));
         self.write(&item, &format::segment_to_file(head, entries))?;
+        world::failpoint!("archive.segment.after", |error| Err(self.failed(&self.folder)(error)));
         Ok(item)
     }
 

@@ -98,6 +98,10 @@ impl Stage {
             }
             Scene::Election => {
                 self.arm(follower, &text).await?;
+                if point.name.starts_with("peers.") {
+                    // Whoever asks for votes is not asked.
+                    self.arm((leader + 2) % self.crew.plan.members, &text).await?;
+                }
                 self.crew.kill(leader).await?;
                 Ok(self.who_reached(&point.name, action, marks, SOON).await)
             }
@@ -139,15 +143,18 @@ impl Stage {
         marks: &[usize],
     ) -> Result<Option<usize>> {
         let text = format!("{}={}", point.name, action.word());
-        self.arm(leader, &text).await?;
+        // Any member may be asked to take another out, and the first is: its points lie there, the others at the leader.
+        let asked = (0..self.crew.plan.members).find(|member| *member != follower).context("three members")?;
+        let whom = if point.name.starts_with("member.remove.") { asked } else { leader };
+        self.arm(whom, &text).await?;
         self.crew.dismiss(follower).await?;
         let mut by = self.who_reached(&point.name, action, marks, Duration::from_millis(50)).await;
         if by.is_some() {
-            self.back_on_its_feet(leader).await?;
+            self.back_on_its_feet(whom).await?;
         }
         let helper = (0..self.crew.plan.members).find(|member| *member != follower && *member != leader);
         let helper = helper.context("three members")?;
-        let (token, _) = self.crew.token(helper, "voter").await?;
+        let (token, _) = self.crew.token(helper, "voter", "").await?;
         // The leader is asked to let it in: the points of consuming a token lie there.
         let place = &self.crew.seats[leader].place;
         let address = format!("{}:{}", place.host, place.peer);
@@ -193,15 +200,16 @@ impl Stage {
         marks: &[usize],
     ) -> Result<Option<usize>> {
         let others: Vec<usize> = (0..self.crew.plan.members).filter(|member| *member != leader).collect();
+        // Not merely stopped: what waits in a stopped process's sockets would be taken when it goes on.
         for other in &others {
-            self.crew.signal(*other, "-STOP").await?;
+            self.crew.kill(*other).await?;
         }
         // The canaries go on asking the leader, which appends and waits.
         let body = json!({ "name": format!("nobody-heard-{}", self.crew.world.entropy.u64()) });
         let _ = self.crew.api(leader).post("/api/v1/user", &body, Duration::from_millis(300)).await;
         self.crew.kill(leader).await?;
         for other in &others {
-            self.crew.signal(*other, "-CONT").await?;
+            self.crew.start(*other)?;
         }
         let since = Instant::now();
         self.canaries.diary.until_written(since).await?;
@@ -267,8 +275,7 @@ impl Stage {
             }
         }
         let took = since.elapsed();
-        lives(&self.program, &target, self.canaries.diary.open().writes.first().map(|write| write.name.clone()))
-            .await?;
+        lives(&self.program, &target, "torture").await?;
         std::fs::remove_dir_all(&target)?;
         Ok(took)
     }
@@ -306,7 +313,7 @@ impl Stage {
             crew.word(0, &words).await?;
         }
         let took = since.elapsed();
-        lives(&self.program, &data, Some("kept".into())).await?;
+        lives(&self.program, &data, "kept").await?;
         Ok(took)
     }
 }
@@ -327,16 +334,14 @@ fn reached_in(text: &str, point: &Point, action: Action) -> Result<()> {
 }
 
 /// A member starts in this folder, and knows this user.
-async fn lives(program: &std::path::Path, data: &str, user: Option<String>) -> Result<()> {
+async fn lives(program: &std::path::Path, data: &str, user: &str) -> Result<()> {
     let plan = Plan { members: 1, program: Some(program.to_owned()), ..Plan::three() };
     let mut crew = Crew::prepared(plan, Ground::Loopback).await?;
     copy(std::path::Path::new(data), &crew.seats[0].data()).await?;
     crew.start(0)?;
     crew.known().await?;
     crew.whole().await?;
-    if let Some(user) = user {
-        let found = crew.api(0).get(&format!("/api/v1/user?name={user}"), PATIENCE).await?;
-        ensure!(found["users"].as_array().is_some_and(|users| users.len() == 1), "{user} is gone: {found}");
-    }
+    let found = crew.api(0).get(&format!("/api/v1/user?name={user}"), PATIENCE).await?;
+    ensure!(found["users"].as_array().is_some_and(|users| users.len() == 1), "{user} is gone: {found}");
     Ok(())
 }

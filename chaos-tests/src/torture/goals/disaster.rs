@@ -93,7 +93,7 @@ async fn replace(crew: &mut Crew, member: usize) -> Result<Duration> {
     let since = Instant::now();
     let name = crew.seats[member].name.clone();
     let by = crew.running().into_iter().next().context("somebody runs")?;
-    let (token, address) = crew.token(by, "voter").await?;
+    let (token, address) = crew.token(by, "voter", &name).await?;
     loop {
         crew.join(member, &address, &token, &["--replace", &name], &[])?;
         loop {
