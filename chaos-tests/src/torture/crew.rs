@@ -91,13 +91,18 @@ impl Crew {
     /// Founds with the first, lets the others join, waits until all vote.
     pub async fn up(plan: Plan, ground: Ground) -> Result<Crew> {
         let mut crew = Crew::prepared(plan, ground).await?;
-        crew.start(0)?;
-        crew.found().await?;
-        for member in 1..crew.plan.members {
-            crew.admit(member, "voter").await?;
-        }
-        crew.whole().await?;
+        crew.go().await?;
         Ok(crew)
+    }
+
+    /// The same with folders that are prepared.
+    pub async fn go(&mut self) -> Result<()> {
+        self.start(0)?;
+        self.found().await?;
+        for member in 1..self.plan.members {
+            self.admit(member, "voter").await?;
+        }
+        self.whole().await
     }
 
     /// Folders and configurations; nothing runs yet.
@@ -159,7 +164,7 @@ impl Crew {
              log:\n  level: info\n\
              cluster:\n  name: {name}\n  data_dir: {data}\n  client_url: http://{host}:{client}\n  \
              peer_listen_addr: {host}:{peer}\n  peer_advertise_addr: {host}:{peer}\n  timing: {timing}\n  \
-             snapshot_every: {every}\n{backup}  derp_listen_addr: {host}:{derp}\n  derp_host_name: {host}\n  \
+             snapshot_every: {every}\n  disk_reserve_mib: 4\n  disk_low_mib: 16\n{backup}  derp_listen_addr: {host}:{derp}\n  derp_host_name: {host}\n  \
              derp_port: {derp}\n  derp_stun_port: {stun}\n  derp_insecure_for_tests: true\n"
         )
     }

@@ -55,6 +55,7 @@ impl Scene {
             ("start.incarnation.", Scene::Start),
             ("start.engine.", Scene::Start),
             ("member.announce.", Scene::Start),
+            ("archive.full.", Scene::Start),
             ("certificate.", Scene::Renewal),
             ("start.", Scene::Churn),
             ("join.", Scene::Churn),
@@ -117,6 +118,10 @@ impl Stage {
             }
             Scene::Start => {
                 self.crew.kill(follower).await?;
+                if point.name.starts_with("archive.full.") {
+                    // Who finds no full backup makes one.
+                    std::fs::remove_dir_all(self.crew.shelf())?;
+                }
                 self.crew.start_with(follower, &[("HSRAFT_FAILPOINTS", &text)])?;
                 Ok(self.who_reached(&point.name, action, marks, SOON * 2).await)
             }

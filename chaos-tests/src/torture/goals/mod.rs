@@ -4,6 +4,7 @@
 
 mod clients;
 mod disaster;
+mod disk;
 mod network;
 mod restart;
 
@@ -19,7 +20,7 @@ use super::{
 };
 
 /// What can be asked for.
-pub const ALL: [&str; 12] = ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "R12"];
+pub const ALL: [&str; 13] = ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "R12", "F13"];
 
 /// What a run is asked to do.
 #[derive(Clone, Copy)]
@@ -62,6 +63,9 @@ pub async fn run(names: &[String], wish: Wish<'_>, report: &mut Report) -> Resul
     }
     if asked("R4") {
         add(report, "R4", clients::r4(wish).await);
+    }
+    if asked("F13") {
+        add(report, "F13", disk::f13(wish).await);
     }
     // They wait more than they work.
     let (r5, r8, r10, r11, r12) = tokio::join!(
