@@ -1,10 +1,10 @@
 //! What the handlers ask of the cluster, so that they can be tried on a plain State.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use raft::{DrillRefused, Drills, Fault};
-use state_machine::{Answer, Command, JoinRole, MemberId, State};
+use raft::{DrillRefused, Drills, Fault, TokenWish};
+use state_machine::{Answer, Command, MemberId, Refusal, State};
 
 use crate::cluster::view::Standing;
 
@@ -17,6 +17,8 @@ pub enum Failure {
     Unknown(String),
     /// The wish itself does not fit (no such member, the last voter, …).
     Unfit(String),
+    /// Apply, or the leader before it, said no.
+    Refused(Refusal),
     /// This member is stopping or broken.
     Stopped(String),
     /// Nothing changed: no changes are taken now, under this code and for this reason.
@@ -34,13 +36,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Who leads, who votes, who lags.
     fn standing(&self) -> Standing;
     /// A new ticket into the cluster, whole; shown once.
-    fn create_join_token<'a>(
-        &'a self,
-        ttl: Duration,
-        name: &'a str,
-        role: JoinRole,
-        by: &'a str,
-    ) -> BoxFuture<'a, Result<String, Failure>>;
+    fn create_join_token<'a>(&'a self, wish: TokenWish, by: &'a str) -> BoxFuture<'a, Result<String, Failure>>;
     /// Hands leadership to a member, or to the best one.
     fn transfer_leader(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<(), Failure>>;
     /// The latest state as a backup file, and what to call it.

@@ -26,6 +26,7 @@ mod shell;
 mod spans;
 mod ssh;
 mod table;
+mod upgrade;
 mod users;
 mod verify;
 mod words;
@@ -152,6 +153,10 @@ pub enum Word {
     #[command(after_help = "Example:\n  hsraft transfer-leader --to hs2")]
     TransferLeader(cluster::TransferArgs),
 
+    /// Another program: check it, see what runs where, finish
+    #[command(subcommand)]
+    Upgrade(upgrade::UpgradeWord),
+
     /// Take over the database of a Headscale server
     #[command(after_help = "Example:\n  hsraft import --from headscale --db /var/lib/headscale/db.sqlite --dry-run")]
     Import(moving::Import),
@@ -233,6 +238,27 @@ pub struct JoinArgs {
     /// Take the place of this member, which is gone; the token must be for this name
     #[arg(long, default_value = "", hide_default_value = true, value_name = "NAME")]
     pub replace: String,
+    /// host:port other members dial; wins over cluster.peer_advertise_addr
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// How long to try to be let in, and then to receive the state
+    #[arg(long, default_value = "10m", value_parser = spans::parse, value_name = "SPAN")]
+    pub retry_for: std::time::Duration,
+    /// Stop as soon as this is reached, for a service that goes on with: hsraft serve
+    #[arg(long, value_name = "WHAT")]
+    pub wait: Option<WaitFor>,
+    /// With --wait: give up after so long (exit 20); the same command goes on where it was
+    #[arg(long, default_value = "10m", value_parser = spans::parse, value_name = "SPAN", requires = "wait")]
+    pub wait_for: std::time::Duration,
+}
+
+/// What a join waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum WaitFor {
+    /// It has a vote.
+    Voter,
+    /// It has caught up with the others.
+    Learner,
 }
 
 impl std::fmt::Debug for JoinArgs {
@@ -299,7 +325,10 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
     }
     match cli.word {
         Word::Serve(_) | Word::Join(_) | Word::Configtest(_) => {
-            return Err(Problem::usage("this word belongs to the server program: run it as hsraft"));
+            return Err(Problem::of(
+                &state_machine::codes::SERVER_WORD,
+                "this word belongs to the server program: run it as hsraft",
+            ));
         }
         Word::Lab(word) => return lab::run(word, &output).await,
         Word::Drill(word) => return drill::run(word, &cli.global, output).await,
@@ -344,6 +373,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Member(word) => cluster::member(word, desk).await,
         Word::Status => return cluster::status(desk).await,
         Word::Token(word) => cluster::token(word, desk).await,
+        Word::Upgrade(word) => return upgrade::run(word, desk).await,
         Word::TransferLeader(args) => cluster::transfer_leader(args, desk).await,
         Word::Drain(args) => cluster::drain(args, true, desk).await,
         Word::Undrain(args) => cluster::drain(args, false, desk).await,

@@ -18,7 +18,7 @@ use state_machine::codes::{self, Code};
 use tokio::io::{AsyncRead, AsyncWrite};
 use url::Url;
 
-use crate::cli::problem::{Problem, exit};
+use crate::cli::problem::Problem;
 
 /// The longest reply that is read: 256 MiB, some hundred thousand nodes.
 const REPLY_BYTES_MAX: usize = 256 << 20;
@@ -90,18 +90,21 @@ impl Client {
     async fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T, Problem> {
         let exchange = self.exchange(method, path, body);
         let (status, bytes) = tokio::time::timeout(self.timeout, exchange).await.map_err(|_| {
-            Problem::unreachable(format!(
-                "{} did not answer within {} s; look at its log, or wait longer with --timeout",
-                self.place(),
-                self.timeout.as_secs()
-            ))
+            Problem::of(
+                &codes::CALL_TIMEOUT,
+                format!(
+                    "{} did not answer within {} s; look at its log, or wait longer with --timeout",
+                    self.place(),
+                    self.timeout.as_secs()
+                ),
+            )
         })??;
         if status.is_success() {
             return serde_json::from_slice(&bytes).map_err(|error| {
-                Problem::new(format!(
-                    "{} answered what this program cannot read ({error}); is it hsraft?",
-                    self.place()
-                ))
+                Problem::of(
+                    &codes::ANSWER_UNREADABLE,
+                    format!("{} answered what this program cannot read ({error}); is it hsraft?", self.place()),
+                )
             });
         }
         Err(self.refused(status, &bytes))
@@ -127,7 +130,7 @@ impl Client {
             .header(header::HOST, host)
             .uri(format!("{prefix}{path}"))
             .body(Full::new(body))
-            .map_err(|error| Problem::new(format!("cannot ask for {path}: {error}")))?;
+            .map_err(|error| Problem::of(&codes::REQUEST_UNWRITABLE, format!("cannot ask for {path}: {error}")))?;
         match &self.target {
             Target::Socket(socket) => {
                 let stream =
@@ -150,7 +153,10 @@ impl Client {
         let port = remote.url.port_or_known_default().unwrap_or(443);
         let stream = tokio::net::TcpStream::connect((host.trim_matches(['[', ']']), port)).await;
         let stream = stream.map_err(|error| {
-            Problem::unreachable(format!("cannot reach {}: {error}; is hsraft running there?", self.place()))
+            Problem::of(
+                &codes::CALL_UNREACHABLE,
+                format!("cannot reach {}: {error}; is hsraft running there?", self.place()),
+            )
         })?;
         // A few small writes: waiting to fill packets would only add time.
         stream.set_nodelay(true).ok();
@@ -158,10 +164,10 @@ impl Client {
             return self.over(stream, request).await;
         }
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .map_err(|_| Problem::usage(format!("{host:?} is not a host name")))?;
+            .map_err(|_| Problem::of(&codes::ADDRESS_WRONG, format!("{host:?} is not a host name")))?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(tls(&remote.trust)?));
         let stream = connector.connect(name, stream).await.map_err(|error| {
-            Problem::unreachable(format!(
+            Problem::of(&codes::CALL_UNTRUSTED, format!(
                 "{} does not prove who it is: {error}; name the certificate's issuer with --ca-file, or write http://",
                 self.place()
             ))
@@ -175,7 +181,7 @@ impl Client {
         request: Request<Full<Bytes>>,
     ) -> Result<(StatusCode, Bytes), Problem> {
         let broken = |error: &dyn std::fmt::Display| {
-            Problem::unreachable(format!("{} hung up: {error}; look at its log", self.place()))
+            Problem::of(&codes::CALL_UNREACHABLE, format!("{} hung up: {error}; look at its log", self.place()))
         };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
@@ -203,19 +209,20 @@ impl Client {
         let said = body["message"].as_str().map(str::to_owned);
         let text = said.unwrap_or_else(|| String::from_utf8_lossy(&bytes[..bytes.len().min(500)]).trim().to_owned());
         let code = body["hsr"].as_str().and_then(Code::find);
-        let problem = match status {
-            StatusCode::UNAUTHORIZED => Problem::new(format!(
-                "{} does not accept the API key: it is wrong or has expired; make one on a member with: hsraft apikeys create",
-                self.place()
-            )),
-            StatusCode::SERVICE_UNAVAILABLE => Problem::new(text).exiting(exit::NO_QUORUM),
-            _ if text.is_empty() => Problem::new(format!("{} answered {status}", self.place())),
-            _ => Problem::new(text),
-        };
-        match (code, status) {
-            (Some(code), _) => problem.coded(code),
-            (None, StatusCode::UNAUTHORIZED) => problem.coded(&codes::UNAUTHORIZED),
-            (None, _) => problem,
+        if let Some(code) = code.filter(|_| status != StatusCode::UNAUTHORIZED) {
+            return Problem::of(code, text);
+        }
+        match status {
+            StatusCode::UNAUTHORIZED => Problem::of(
+                &codes::UNAUTHORIZED,
+                format!(
+                    "{} does not accept the API key: it is wrong or has expired; make one on a member with: hsraft apikeys create",
+                    self.place()
+                ),
+            ),
+            StatusCode::SERVICE_UNAVAILABLE => Problem::of(&codes::NO_QUORUM, text),
+            _ if text.is_empty() => Problem::of(&codes::SILENT_REFUSAL, format!("{} answered {status}", self.place())),
+            _ => Problem::of(&codes::SILENT_REFUSAL, text),
         }
     }
 
@@ -231,7 +238,8 @@ impl Client {
 }
 
 fn to_value(body: impl Serialize) -> Result<Value, Problem> {
-    serde_json::to_value(body).map_err(|error| Problem::new(format!("cannot write the request: {error}")))
+    serde_json::to_value(body)
+        .map_err(|error| Problem::of(&codes::REQUEST_UNWRITABLE, format!("cannot write the request: {error}")))
 }
 
 fn no_socket(socket: &Path, error: &std::io::Error) -> Problem {
@@ -241,7 +249,10 @@ fn no_socket(socket: &Path, error: &std::io::Error) -> Problem {
             "is hsraft running here? start it with: hsraft serve; or name another way with --socket FILE or --address URL"
         }
     };
-    Problem::unreachable(format!("cannot reach the local member at {}: {error}; {next}", socket.display()))
+    Problem::of(
+        &codes::CALL_UNREACHABLE,
+        format!("cannot reach the local member at {}: {error}; {next}", socket.display()),
+    )
 }
 
 /// Makes text safe as one segment of a path or one value of a query.
@@ -268,7 +279,7 @@ fn tls(trust: &Trust) -> Result<rustls::ClientConfig, Problem> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Problem::new(format!("cannot set up TLS: {error}")))?;
+        .map_err(|error| Problem::of(&codes::TLS_SETUP, format!("cannot set up TLS: {error}")))?;
     if *trust == Trust::Anybody {
         let verifier = Arc::new(insecure::Anybody(provider));
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
@@ -286,12 +297,14 @@ fn roots(trust: &Trust) -> Result<rustls::RootCertStore, Problem> {
     };
     let mut roots = rustls::RootCertStore::empty();
     for file in &files {
-        let certificates = CertificateDer::pem_file_iter(file)
-            .map_err(|error| Problem::new(format!("cannot read certificates from {}: {error}", file.display())))?;
+        let certificates = CertificateDer::pem_file_iter(file).map_err(|error| {
+            Problem::of(&codes::FILE_UNREADABLE, format!("cannot read certificates from {}: {error}", file.display()))
+        })?;
         roots.add_parsable_certificates(certificates.flatten());
     }
     match roots.is_empty() {
-        true => Err(Problem::new(
+        true => Err(Problem::of(
+            &codes::TRUST_MISSING,
             "no certificates to trust were found; install the package ca-certificates or name a file with --ca-file",
         )),
         false => Ok(roots),
@@ -363,6 +376,7 @@ mod insecure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::problem::exit;
 
     #[test]
     fn path_segments_hold_anything() {

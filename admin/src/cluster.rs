@@ -10,6 +10,7 @@ pub mod policy;
 pub mod ssh_checks;
 pub mod tokens;
 pub mod verify;
+pub mod upgrade;
 pub mod view;
 
 use axum::{
@@ -33,6 +34,8 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/drill", get(drills::look).post(drills::begin).delete(drills::stop))
         .route("/drill/{id}", delete(drills::end))
         .route("/drill/{id}/faults", post(drills::inject).delete(drills::heal))
+        .route("/upgrade", get(upgrade::status))
+        .route("/upgrade/finalize", post(upgrade::finalize))
         .route("/transfer-leader", post(members::transfer_leader))
         .route("/verify", post(verify::compare))
         .route("/scrub", get(verify::scrub).post(verify::begin_scrub))

@@ -24,6 +24,7 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
+use state_machine::codes;
 use tonic::{Code, Status};
 
 use crate::{
@@ -107,25 +108,35 @@ impl Said {
 
 async fn admit(api: &Api, said: &Said) -> Result<Caller, Status> {
     let Some(authorization) = &said.authorization else {
-        return Err(Status::unauthenticated("authorization token not supplied"));
+        return Err(coded(Status::unauthenticated("authorization token not supplied"), &codes::UNAUTHORIZED));
     };
     let Some(key) = authorization.strip_prefix("Bearer ") else {
-        return Err(Status::unauthenticated("missing \"Bearer \" prefix in the authorization metadata"));
+        let status = Status::unauthenticated("missing \"Bearer \" prefix in the authorization metadata");
+        return Err(coded(status, &codes::UNAUTHORIZED));
     };
     let method = said.path.rsplit('/').next().unwrap_or_default();
     let reads = ["Get", "List", "Health", "CheckPolicy"].iter().any(|word| method.starts_with(word));
     auth::admit(api, key.trim(), said.from, &said.path, !reads).await.map_err(|denied| match denied {
-        Denied::Unknown => Status::unauthenticated("invalid token"),
-        Denied::TooOften(wait) => {
-            Status::resource_exhausted(format!("too many failed attempts; try again in {} s", wait.as_secs() + 1))
-        }
-        Denied::ReadOnly => Status::permission_denied(auth::READ_ONLY),
+        Denied::Unknown => coded(Status::unauthenticated("invalid token"), &codes::UNAUTHORIZED),
+        Denied::TooOften(wait) => coded(
+            Status::resource_exhausted(format!("too many failed attempts; try again in {} s", wait.as_secs() + 1)),
+            &codes::TOO_OFTEN,
+        ),
+        Denied::ReadOnly => coded(Status::permission_denied(auth::READ_ONLY), &codes::FORBIDDEN),
     })
 }
 
-/// The same table as for REST: its codes are gRPC's.
+/// The same table as for REST: its codes are gRPC's; ours travels beside them.
 impl From<crate::status::ApiError> for Status {
     fn from(error: crate::status::ApiError) -> Status {
-        Status::new(Code::from(error.code() as i32), error.message())
+        coded(Status::new(Code::from(error.code() as i32), error.message()), error.hsr())
     }
+}
+
+/// The code of the table as metadata, where Headscale's clients do not look.
+fn coded(mut status: Status, code: &state_machine::codes::Code) -> Status {
+    if let Ok(value) = code.to_string().parse() {
+        status.metadata_mut().insert("hsr", value);
+    }
+    status
 }

@@ -11,6 +11,8 @@ pub mod up;
 
 use std::time::Duration;
 
+use state_machine::codes;
+
 use crate::{
     cli::problem::Problem,
     client::{Client, Target},
@@ -27,11 +29,14 @@ pub fn open(dir: &std::path::Path) -> Result<(layout::Layout, memory::Memory), P
     let dir = layout::absolute(dir)?;
     match memory::Memory::load(&dir)? {
         Some(memory) => Ok((layout::Layout { dir, base_port: memory.base_port }, memory)),
-        None => Err(Problem::new(format!(
-            "there is no laboratory in {}; start one with: hsraft lab up --dir {}",
-            dir.display(),
-            dir.display()
-        ))),
+        None => Err(Problem::of(
+            &codes::LAB_ABSENT,
+            format!(
+                "there is no laboratory in {}; start one with: hsraft lab up --dir {}",
+                dir.display(),
+                dir.display()
+            ),
+        )),
     }
 }
 
@@ -41,7 +46,10 @@ pub fn place(layout: &layout::Layout, memory: &memory::Memory, name: &str) -> Re
         Some(index) => Ok(layout.place(index)),
         None => {
             let names: Vec<&str> = memory.members.iter().map(|member| member.name.as_str()).collect();
-            Err(Problem::new(format!("there is no member {name:?} here; there are {}", names.join(", "))))
+            Err(Problem::of(
+                &codes::LAB_MEMBER,
+                format!("there is no member {name:?} here; there are {}", names.join(", ")),
+            ))
         }
     }
 }

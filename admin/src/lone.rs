@@ -10,10 +10,8 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use raft::{DrillRefused, Drills, Fault};
-use state_machine::{
-    Answer, Command, Entry, JoinRole, JoinToken, Member, MemberId, Revision, Settings, State, Timestamp,
-};
+use raft::{DrillRefused, Drills, Fault, TokenWish};
+use state_machine::{Answer, Command, Entry, JoinToken, Member, MemberId, Revision, Settings, State, Timestamp};
 
 use crate::{
     RouterOptions,
@@ -146,16 +144,12 @@ impl Backend for Lone {
             seen_by: Some(me),
             // Without a quorum the last leader's view grows old.
             seen_ago: if leader.is_some() { Duration::ZERO } else { Duration::from_secs(37) },
+            leading_for: Duration::from_secs(7),
+            able: None,
         }
     }
 
-    fn create_join_token<'a>(
-        &'a self,
-        ttl: Duration,
-        name: &'a str,
-        role: JoinRole,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<String, Failure>> {
+    fn create_join_token<'a>(&'a self, wish: TokenWish, _: &'a str) -> BoxFuture<'a, Result<String, Failure>> {
         Box::pin(async move {
             self.alive()?;
             let fresh = secret_text::fresh("", &|bytes| self.roll(bytes));
@@ -163,14 +157,14 @@ impl Backend for Lone {
             let token = JoinToken {
                 id: id.clone(),
                 secret_sha256: fresh.secret_sha256,
-                name: name.into(),
-                role,
-                created_at: Timestamp::default(),
-                expires_at: Timestamp(self.now.load(Ordering::Relaxed)).after(ttl),
-                used_by: None,
-                generation: 0,
+                name: wish.name,
+                role: wish.role,
+                expires_at: Timestamp(self.now.load(Ordering::Relaxed)).after(wish.ttl),
+                uses: wish.uses,
+                from: wish.from,
+                ..JoinToken::default()
             };
-            self.apply(Command::CreateJoinToken { token }).map_err(|refusal| Failure::Unfit(refusal.to_string()))?;
+            self.apply(Command::CreateJoinToken { token }).map_err(Failure::Refused)?;
             Ok(format!("hsr1.c1.pin.{id}.secret"))
         })
     }
@@ -208,7 +202,7 @@ impl Backend for Lone {
     fn remove_member<'a>(&'a self, id: MemberId, _: bool, _: &'a str) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
             self.alive()?;
-            self.apply(Command::RemoveMember { id }).map_err(|refusal| Failure::Unfit(refusal.to_string()))?;
+            self.apply(Command::RemoveMember { id }).map_err(Failure::Refused)?;
             self.contacts.lock().unwrap().retain(|(known, _)| *known != id);
             Ok(())
         })

@@ -45,7 +45,9 @@ pub fn of_refusal(refusal: &Refusal) -> (StatusCode, Code) {
         Refusal::NotFounded => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Refusal::LoginOver => (StatusCode::NOT_FOUND, Code::NotFound),
         Refusal::PolicyRejected { .. } => (StatusCode::BAD_REQUEST, Code::InvalidArgument),
-        Refusal::LevelTooLow { .. } | Refusal::ProgramTooOld { .. } => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Refusal::LevelTooLow { .. } | Refusal::ProgramTooOld { .. } | Refusal::UpgradeNotYet { .. } => {
+            (StatusCode::CONFLICT, Code::FailedPrecondition)
+        }
     }
 }
 
@@ -55,6 +57,7 @@ pub fn of_failure(failure: &Failure) -> (StatusCode, Code) {
         Failure::NoQuorum(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Unfit(_) => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Failure::Refused(refusal) => of_refusal(refusal),
         Failure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Closed(number, _) if *number == codes::NO_SPACE.number => {
             (StatusCode::INSUFFICIENT_STORAGE, Code::ResourceExhausted)
@@ -78,6 +81,11 @@ impl ApiError {
     /// The kind of failure, by gRPC's number.
     pub fn code(&self) -> Code {
         self.code
+    }
+
+    /// Its line in the table of codes.
+    pub fn hsr(&self) -> &'static codes::Code {
+        self.hsr
     }
 
     /// What to tell a person.
@@ -155,6 +163,7 @@ impl From<Failure> for ApiError {
             Failure::NoQuorum(_) => &codes::NO_QUORUM,
             Failure::Unknown(_) => &codes::UNKNOWN_RESULT,
             Failure::Unfit(_) => &codes::UNFIT,
+            Failure::Refused(refusal) => refusal.code(),
             Failure::Stopped(_) => &codes::STOPPED,
             Failure::Closed(number, _) => codes::Code::find(&number.to_string()).unwrap_or(&codes::UNFIT),
         };
@@ -167,6 +176,7 @@ impl From<Failure> for ApiError {
             }
             Failure::Unfit(why) => why,
             Failure::Closed(_, why) => format!("no changes are taken: {why}; reading goes on"),
+            Failure::Refused(refusal) => refusal.to_string(),
             Failure::Stopped(why) => format!("this member is not serving ({why}); ask another one"),
         };
         ApiError { status, code, hsr, message }
@@ -221,6 +231,7 @@ mod tests {
             (Refusal::PolicyRejected { why: name() }, 400, 3),
             (Refusal::LevelTooLow { needs: 3, at: 2 }, 409, 9),
             (Refusal::ProgramTooOld { has: 2, needs: 3 }, 409, 9),
+            (Refusal::UpgradeNotYet { why: name() }, 409, 9),
         ];
         for (refusal, status, code) in table {
             let error = ApiError::from(refusal.clone());

@@ -17,7 +17,10 @@ use std::{
 };
 
 use raft::Timing;
-use state_machine::Timestamp;
+use state_machine::{
+    Timestamp,
+    codes::{self, Code},
+};
 use thiserror::Error;
 use url::Url;
 use world::Disk;
@@ -64,6 +67,17 @@ pub enum ConfigError {
     Missing { path: PathBuf },
     #[error("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Problems { problems: Vec<Problem> },
+}
+
+impl ConfigError {
+    /// Its line in the table of codes.
+    pub fn code(&self) -> &'static Code {
+        match self {
+            ConfigError::Unreadable { .. } => &codes::CONFIG_UNREADABLE,
+            ConfigError::Missing { .. } => &codes::CONFIG_MISSING,
+            ConfigError::Problems { .. } => &codes::CONFIG_WRONG,
+        }
+    }
 }
 
 /// Reads a file. Relative paths inside it start at its folder.
@@ -138,6 +152,9 @@ pub fn from_text(
         backup_dir: path(d, "cluster.backup_dir", folder),
         drills: d.flag("cluster.drills").unwrap_or(false),
         drills_freeze: drills_freeze(d),
+        auto_remove_after: auto_remove_after(d),
+        join_within: raft::JOIN_WITHIN,
+        arrival: None,
         snapshot_every: d.parsed("cluster.snapshot_every", "10000").unwrap_or(10_000).max(100),
         limits: Limits::default(),
         raft_runtime: None,
@@ -247,6 +264,17 @@ fn peer_advertise(d: &mut Document, peer_listen: SocketAddr) -> String {
             peer_listen.to_string()
         }
     }
+}
+
+/// Shorter, and a restart would cost a member its vote.
+const AUTO_REMOVE_MIN: Duration = Duration::from_secs(60);
+
+fn auto_remove_after(d: &mut Document) -> Option<Duration> {
+    let after = d.span("cluster.auto_remove_after").filter(|after| !after.is_zero())?;
+    if after < AUTO_REMOVE_MIN {
+        d.wrong("cluster.auto_remove_after", "is shorter than a restart takes; write at least 1m, 24h is a good start");
+    }
+    Some(after)
 }
 
 fn timing(d: &mut Document) -> Timing {

@@ -44,6 +44,12 @@ pub struct Options {
     /// `host:port` other members dial. Port 0: the port that was bound.
     pub peer_advertise: String,
     pub timing: raft::Timing,
+    /// A silent voter is removed after so long, when a learner is ready to vote in its place; none: never.
+    pub auto_remove_after: Option<Duration>,
+    /// How long a joiner tries to be let in, and then to catch up to its own admission.
+    pub join_within: Duration,
+    /// Told how much of the state has come, while a newcomer receives it.
+    pub arrival: Option<tokio::sync::watch::Sender<Option<raft::Arriving>>>,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
     /// How much room this member wants on its disk.
@@ -229,6 +235,9 @@ impl Options {
             peer_listen: anywhere,
             peer_advertise: "127.0.0.1:0".to_owned(),
             timing: raft::Timing::lan(),
+            auto_remove_after: None,
+            join_within: raft::JOIN_WITHIN,
+            arrival: None,
             snapshot_every: 10_000,
             space: raft::Space::default(),
             backup_dir: None,

@@ -120,6 +120,7 @@ fn needs_restart(old: &Options, new: &Options) -> Vec<&'static str> {
         ("cluster.peer_listen_addr", old.peer_listen != new.peer_listen),
         ("cluster.peer_advertise_addr", old.peer_advertise != new.peer_advertise),
         ("cluster.timing", old.timing != new.timing),
+        ("cluster.auto_remove_after", old.auto_remove_after != new.auto_remove_after),
         ("cluster.snapshot_every", old.snapshot_every != new.snapshot_every),
         ("policy.mode and policy.path (given or taken away)", old.policy.is_some() != new.policy.is_some()),
         ("derp.urls", old.derp.urls != new.derp.urls || old.derp.every != new.derp.every),

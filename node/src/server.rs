@@ -53,9 +53,11 @@ impl StartError {
     pub fn code(&self) -> &'static Code {
         match self {
             StartError::Raft(error) => error.code(),
-            StartError::Listen { .. } | StartError::Relay(_) | StartError::Certificate(_) => &codes::START_PLACE,
+            StartError::Listen { .. } => &codes::START_PLACE,
+            StartError::Relay(_) => &codes::START_RELAY,
+            StartError::Certificate(_) => &codes::START_CERTIFICATE,
             StartError::Metrics(_) => &codes::START_FATAL,
-            StartError::NoNoiseKey => &codes::START_CATCHING_UP,
+            StartError::NoNoiseKey => &codes::START_NO_NOISE_KEY,
         }
     }
 
@@ -374,6 +376,9 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         snapshot_every: options.snapshot_every,
         feature_level: state_machine::FEATURE_LEVEL,
         space: options.space,
+        auto_remove_after: options.auto_remove_after,
+        join_within: options.join_within,
+        arrival: options.arrival.clone(),
         backup: options.backup_dir.clone(),
         drills: options.drills,
         runtime: options.raft_runtime.clone(),

@@ -21,10 +21,6 @@ use crate::{
 const READ_INDEX_MAX: Duration = Duration::from_millis(500);
 /// Committed entries this member may still have before it. At ten thousand a second that is half a second.
 const APPLY_LAG_MAX: u64 = 5_000;
-/// A clock that is further off makes expiries guesswork (reliability rules, section 6.3).
-const CLOCK_OFF_MAX_MS: u64 = 2_000;
-/// A view of the leader that is older says nothing about now.
-const VIEW_FRESH: Duration = Duration::from_secs(5);
 /// What is written to see whether the disk takes anything.
 const PROBE: &str = "ready.probe";
 
@@ -234,16 +230,15 @@ impl Wellness {
     }
 
     fn clock(&self) -> Result<String, String> {
-        let board = self.cluster.board();
-        let ahead = board.members.get(&self.cluster.me()).and_then(|seen| seen.clock_ahead_ms);
-        match ahead.filter(|_| board.age <= VIEW_FRESH) {
-            None => Ok("not compared yet".to_owned()),
-            Some(ahead) if ahead.unsigned_abs() <= CLOCK_OFF_MAX_MS => {
-                Ok(format!("{ahead:+} ms from the leader's, which says the time"))
+        match self.cluster.clock_behind_ms() {
+            None => Ok("fewer than two others tell theirs".to_owned()),
+            Some(behind) if behind.unsigned_abs() <= raft::CLOCK_OFF_MS => {
+                Ok(format!("{behind} ms behind most others"))
             }
-            Some(ahead) => {
-                Err(format!("{ahead:+} ms from the leader's, at most {CLOCK_OFF_MAX_MS} are fine; set it (NTP)"))
-            }
+            Some(behind) => Err(format!(
+                "{behind} ms behind most others, at most {} are fine; look at this machine's NTP",
+                raft::CLOCK_OFF_MS
+            )),
         }
     }
 

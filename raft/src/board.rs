@@ -106,6 +106,10 @@ pub struct Board {
     pub term: u64,
     /// The leader itself among them.
     pub members: BTreeMap<MemberId, Seen>,
+    /// For how long it leads.
+    pub leading_for: Duration,
+    /// The feature level every member's program can apply, and for how long that has been so; none: some are silent.
+    pub able: Option<(u32, Duration)>,
 }
 
 /// [`Board`] on the wire.
@@ -115,6 +119,11 @@ pub struct BoardRow {
     pub by: u64,
     pub term: u64,
     pub members: BTreeMap<u64, SeenRow>,
+    /// For how long it leads, in milliseconds.
+    pub leading_ms: u64,
+    /// Feature level and milliseconds ([`Board::able`]).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub able: Option<(u32, u64)>,
 }
 
 /// [`Seen`] on the wire.
@@ -163,6 +172,8 @@ struct Inner {
     matched: BTreeMap<MemberId, VecDeque<(Instant, u64)>>,
     /// What this member said last.
     own: Report,
+    /// The term this member leads, and since when.
+    leading: Option<(u64, Instant)>,
     /// The feature level every member's program can apply, and since when; on the leader.
     able: Option<(u32, Instant)>,
     backup: Option<BackupReport>,
@@ -225,7 +236,11 @@ impl Boards {
         let mut inner = self.inner();
         if status.role != Role::Leader {
             inner.matched.clear();
+            inner.leading = None;
             return;
+        }
+        if inner.leading.is_none_or(|(term, _)| term != status.term) {
+            inner.leading = Some((status.term, now));
         }
         inner.matched.retain(|member, _| status.members.contains_key(member));
         for (member, progress) in &status.members {
@@ -235,6 +250,21 @@ impl Boards {
                 samples.pop_front();
             }
         }
+    }
+
+    /// How far this member's clock is behind most others', in milliseconds (negative: ahead), as they said in the last
+    /// seconds. None when fewer than two did: one alone cannot say who is wrong.
+    pub fn clock_behind_ms(&self) -> Option<i64> {
+        let inner = self.inner();
+        let fresh = inner.told.values().filter(|told| told.at.elapsed() < FRESH);
+        let mut ahead: Vec<i64> = fresh.map(|told| told.clock_ahead_ms).collect();
+        if ahead.len() < 2 {
+            return None;
+        }
+        ahead.push(0);
+        ahead.sort_unstable();
+        let middle = [ahead[(ahead.len() - 1) / 2], ahead[ahead.len() / 2]];
+        middle.into_iter().min_by_key(|ahead| ahead.unsigned_abs())
     }
 
     /// What all programs can apply, and for how long that has been so without a break; on the leader.
@@ -290,7 +320,9 @@ impl BoardRow {
             report: row.report.clone(),
         };
         let members = self.members.iter().map(|(id, row)| (MemberId(*id), seen(row))).collect();
-        Board { by: Some(MemberId(self.by)), age, term: self.term, members }
+        let able = self.able.map(|(level, since)| (level, Duration::from_millis(since) + age));
+        let leading_for = Duration::from_millis(self.leading_ms) + age;
+        Board { by: Some(MemberId(self.by)), age, term: self.term, members, leading_for, able }
     }
 }
 
@@ -323,7 +355,9 @@ impl Core {
             ..SeenRow::default()
         };
         members.insert(self.me.0, own);
-        Some(BoardRow { by: self.me.0, term: status.term, members })
+        let able = inner.able.map(|(level, since)| (level, since.elapsed().as_millis() as u64));
+        let leading_ms = inner.leading.map_or(0, |(_, since)| since.elapsed().as_millis() as u64);
+        Some(BoardRow { by: self.me.0, term: status.term, members, leading_ms, able })
     }
 
     /// A member tells of itself; whoever leads answers with everything.
@@ -443,11 +477,33 @@ mod tests {
                 SeenRow { last_contact_ms: Some(20), ..inner.seen(MemberId(2), &status.members[&MemberId(2)]) },
             )]
             .into(),
+            leading_ms: 0,
+            able: None,
         };
         assert_eq!(row.members[&2].per_second, Some(500));
         let board = row.aged(Duration::from_secs(7));
         assert_eq!((board.by, board.age), (Some(MemberId(1)), Duration::from_secs(7)));
         assert_eq!(board.members[&MemberId(2)].last_contact, Some(Duration::from_millis(7020)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_is_off_when_most_others_say_so() {
+        let boards = Boards::default();
+        let tell = |member, ahead_ms: u64| {
+            let report = Report { clock_ms: 100_000 + ahead_ms, ..Report::default() };
+            boards.hear(MemberId(member), report, 100_000);
+        };
+        assert_eq!(boards.clock_behind_ms(), None);
+        tell(2, 3_000);
+        assert_eq!(boards.clock_behind_ms(), None, "who of two is wrong?");
+        tell(3, 2_900);
+        assert_eq!(boards.clock_behind_ms(), Some(2_900));
+        tell(3, 5);
+        assert_eq!(boards.clock_behind_ms(), Some(5), "the other one is off");
+        tell(4, 3_000);
+        assert_eq!(boards.clock_behind_ms(), Some(5), "two against two: nothing is certain");
+        tokio::time::advance(FRESH).await;
+        assert_eq!(boards.clock_behind_ms(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use state_machine::{Answer, Command, JoinRole, JoinToken, MemberId, RequestId, Revision, SealedSecret, State};
 use tokio::{sync::watch, time::timeout};
 use world::World;
@@ -32,7 +33,7 @@ use crate::{
     seal::{SealingKey, unseal},
     space::Room,
     start,
-    status::{Leadership, Role, Status},
+    status::{Arriving, Leadership, Role, Status},
     store::Closed,
     tasks::Tasks,
     token::Token,
@@ -44,6 +45,20 @@ pub(crate) const AUTHORITY_SECRET: &str = "ca";
 
 /// The reason of [`Cluster::fatal`] when this member was removed: it must not be started again.
 pub const REMOVED: &str = "this member was removed from the cluster";
+
+/// What a join token allows.
+#[derive(Clone, Debug, Default)]
+pub struct TokenWish {
+    /// From now.
+    pub ttl: Duration,
+    /// Only for a member of this name; empty for any.
+    pub name: String,
+    pub role: JoinRole,
+    /// For so many members; zero and one are the same.
+    pub uses: u32,
+    /// Only for joiners that call from these networks; empty for any.
+    pub from: Vec<IpNet>,
+}
 
 /// A command that was applied.
 #[derive(Clone, Debug)]
@@ -72,6 +87,8 @@ pub struct Core {
     pub me: MemberId,
     /// What this program can apply (upgrade.rs).
     pub feature_level: u32,
+    pub auto_remove_after: Option<Duration>,
+    pub arrival: Option<watch::Sender<Option<Arriving>>>,
     pub cluster_id: Arc<str>,
     pub authority: Vec<u8>,
     pub sealing: SealingKey,
@@ -240,6 +257,12 @@ impl Cluster {
         Some(self.core.room()).filter(|room| *room != Room::default())
     }
 
+    /// How far this member's clock is behind most others' (negative: ahead), in milliseconds; none when fewer than two
+    /// others said what theirs shows.
+    pub fn clock_behind_ms(&self) -> Option<i64> {
+        self.core.boards.clock_behind_ms()
+    }
+
     /// The status whenever leader, term or membership change, and once a second.
     pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.core.statuses.clone()
@@ -267,7 +290,7 @@ impl Cluster {
         let secret = key.wrap(&self.core.sealing, &self.core.world.entropy);
         let command = Command::PutSecret { name: RECOVERY_SECRET.into(), secret };
         let applied = self.propose(by, command).await?;
-        applied.answer.map_err(|refusal| ProposeError::Impossible(refusal.to_string()))?;
+        applied.answer.map_err(ProposeError::Refused)?;
         Ok(key.text())
     }
 
@@ -303,6 +326,11 @@ impl Cluster {
         role: JoinRole,
         by: &str,
     ) -> Result<String, ProposeError> {
+        self.create_token(TokenWish { ttl, name: name.into(), role, ..TokenWish::default() }, by).await
+    }
+
+    /// A ticket into the cluster with conditions; shown once.
+    pub async fn create_token(&self, wish: TokenWish, by: &str) -> Result<String, ProposeError> {
         let core = &self.core;
         let pin = pki::spki_sha256(&core.authority)
             .ok_or_else(|| ProposeError::Impossible("the cluster's certificate cannot be read".into()))?;
@@ -311,15 +339,17 @@ impl Cluster {
         let row = JoinToken {
             id: token.id.clone(),
             secret_sha256: token.secret_sha256(),
-            name: name.into(),
-            role,
+            name: wish.name,
+            role: wish.role,
             created_at: now,
-            expires_at: now.after(ttl),
+            expires_at: now.after(wish.ttl),
             used_by: None,
-            generation: 0,
+            uses: wish.uses,
+            from: wish.from,
+            ..JoinToken::default()
         };
         let applied = self.propose(by, Command::CreateJoinToken { token: row }).await?;
-        applied.answer.map_err(|refusal| ProposeError::Impossible(refusal.to_string()))?;
+        applied.answer.map_err(ProposeError::Refused)?;
         Ok(token.text())
     }
 

@@ -480,6 +480,9 @@ pub struct SnapshotHead {
     /// The sender's vote; on the wire only.
     #[serde(default)]
     pub vote: Option<Ballot>,
+    /// How many bytes follow; on the wire only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 impl SnapshotHead {
@@ -489,6 +492,7 @@ impl SnapshotHead {
             last: meta.last_log_id.map(Into::into),
             seating: (&meta.last_membership).into(),
             vote: vote.map(Into::into),
+            bytes: None,
         }
     }
 

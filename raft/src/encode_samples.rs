@@ -67,7 +67,15 @@ fn heard() -> Heard {
         clock_ahead_ms: Some(-3),
         report: Some(report()),
     };
-    Heard { board: Some(BoardRow { by: 1, term: 3, members: BTreeMap::from([(17, seen)]) }) }
+    Heard {
+        board: Some(BoardRow {
+            by: 1,
+            term: 3,
+            members: BTreeMap::from([(17, seen)]),
+            leading_ms: 90_000,
+            able: Some((3, 7_000)),
+        }),
+    }
 }
 
 fn memory() -> Memory {
@@ -90,6 +98,7 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         last: Some(log_id(3, 1, 9).into()),
         seating: (&stored).into(),
         vote: Some(vote(3, 1, true).into()),
+        bytes: None,
     };
     let transfer = types::TransferRequest::new(vote(3, 1, true), 17, Some(log_id(3, 1, 9)));
     let answers = vec![

@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use state_machine::{
-    MemberId,
+    MemberId, Refusal,
     codes::{self, Code},
 };
 
@@ -17,8 +17,8 @@ pub enum StartError {
     Integrity(String),
     #[error("the folder belongs to another member or cluster: {0}; use another data_dir")]
     Foreign(String),
-    #[error("join token: {0}; make a new one with: hsraft token create")]
-    Token(String),
+    #[error("join token: {why}")]
+    Token { why: String, code: &'static Code },
     #[error("the server at {0} is not of the cluster the token names; check the address and the token")]
     WrongPin(String),
     #[error("no member could be reached: {0}; check the addresses and that a majority of members is up")]
@@ -40,8 +40,9 @@ pub enum StartError {
     Disk { path: String, source: io::Error },
     #[error("invalid option: {0}")]
     Option(String),
-    #[error("{0}")]
-    Refused(String),
+    /// The cluster said no, for a reason that lies in what this member is.
+    #[error("{why}")]
+    Refused { why: String, code: &'static Code },
     #[error("raft: {0}")]
     Engine(String),
 }
@@ -50,8 +51,9 @@ impl StartError {
     /// The process's exit code.
     pub fn exit_code(&self) -> i32 {
         match self {
-            StartError::Option(_) | StartError::NothingThere(_) => 2,
-            StartError::Token(_) => 10,
+            StartError::Refused { code, .. } if **code == codes::PROGRAM_TOO_OLD => 13,
+            StartError::Option(_) | StartError::NothingThere(_) | StartError::Refused { .. } => 2,
+            StartError::Token { .. } => 10,
             StartError::WrongPin(_) => 11,
             StartError::Unreachable(_) => 12,
             StartError::Skew(_) => 13,
@@ -60,24 +62,27 @@ impl StartError {
             StartError::Listen { .. } | StartError::Disk { .. } => 16,
             StartError::CatchingUp => 20,
             StartError::Integrity(_) => 40,
-            StartError::Refused(_) | StartError::Engine(_) => 70,
+            StartError::Engine(_) => 70,
         }
     }
 
     /// Its line in the table of codes.
     pub fn code(&self) -> &'static Code {
         match self {
-            StartError::Option(_) | StartError::NothingThere(_) => &codes::START_OPTION,
-            StartError::Token(_) => &codes::START_TOKEN,
+            StartError::Option(_) => &codes::START_OPTION,
+            StartError::NothingThere(_) => &codes::START_NOTHING,
+            StartError::Token { code, .. } | StartError::Refused { code, .. } => code,
             StartError::WrongPin(_) => &codes::START_WRONG_PIN,
             StartError::Unreachable(_) => &codes::START_UNREACHABLE,
             StartError::Skew(_) => &codes::START_SKEW,
-            StartError::Foreign(_) | StartError::Removed => &codes::START_FOREIGN,
+            StartError::Foreign(_) => &codes::START_FOREIGN,
+            StartError::Removed => &codes::START_REMOVED,
             StartError::Clock(_) => &codes::START_CLOCK,
-            StartError::Listen { .. } | StartError::Disk { .. } => &codes::START_PLACE,
+            StartError::Listen { .. } => &codes::START_PLACE,
+            StartError::Disk { .. } => &codes::START_DISK,
             StartError::CatchingUp => &codes::START_CATCHING_UP,
             StartError::Integrity(_) => &codes::START_INTEGRITY,
-            StartError::Refused(_) | StartError::Engine(_) => &codes::START_FATAL,
+            StartError::Engine(_) => &codes::START_FATAL,
         }
     }
 
@@ -117,6 +122,9 @@ pub enum ProposeError {
     /// The wish itself cannot be granted now.
     #[error("{0}")]
     Impossible(String),
+    /// Apply, or the leader before it, said no.
+    #[error("{0}")]
+    Refused(Refusal),
     #[error("the leader handed over to nobody: {0}")]
     NoSuccessor(MemberId),
     #[error("this member is shutting down")]

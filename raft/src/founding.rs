@@ -78,8 +78,8 @@ pub async fn finish(
         world::failpoint!("founding.found.after", |error| Err(StartError::engine(error)));
         match applied.answer {
             Ok(Outcome::Member(_)) | Err(Refusal::AlreadyFounded) => {}
-            Ok(other) => return Err(StartError::Refused(format!("unexpected answer {other:?}"))),
-            Err(refusal) => return Err(StartError::Refused(refusal.to_string())),
+            Ok(other) => return Err(StartError::Engine(format!("unexpected answer {other:?}"))),
+            Err(refusal) => return Err(StartError::Refused { why: refusal.to_string(), code: refusal.code() }),
         }
         tracing::info!(cluster = %core.cluster_id, "founded");
     }

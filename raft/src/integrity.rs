@@ -24,6 +24,7 @@ use crate::{
     error::{ProposeError, StartError},
     options::Options,
     status::Role,
+    upgrade,
 };
 
 /// How a reason of [`Cluster::fatal`](crate::Cluster::fatal) begins when the member must not be started again.
@@ -37,6 +38,7 @@ pub fn fatal_exit_code(reason: &str) -> u8 {
     match reason {
         REMOVED => 14,
         reason if reason.starts_with(QUARANTINED) => 40,
+        reason if reason.contains(upgrade::TOO_OLD) => 13,
         _ => 70,
     }
 }

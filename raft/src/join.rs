@@ -20,7 +20,10 @@ use std::{sync::Arc, time::Duration};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use state_machine::{Command, Member, MemberId, MemberState, Outcome, Refusal, RequestId};
+use state_machine::{
+    Command, Member, MemberId, MemberState, Outcome, Refusal, RequestId,
+    codes::{self, Code},
+};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tonic::transport::Endpoint;
@@ -46,9 +49,8 @@ const SKEW_WARN_MS: u64 = 500;
 /// A member that was silent for so long may be replaced.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 
-/// One attempt, and all of them.
+/// One attempt.
 const ATTEMPT: Duration = Duration::from_secs(15);
-const RETRY_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Serialize, Deserialize)]
 struct Request {
@@ -87,6 +89,23 @@ enum Refused {
     Later(String),
 }
 
+/// Refusals travel as texts, as they always did; the code stands at the end.
+fn with_code(why: &str, code: &Code) -> String {
+    format!("{why} [{code}]")
+}
+
+fn said(refusal: &Refusal) -> String {
+    with_code(&refusal.to_string(), refusal.code())
+}
+
+fn taken_apart(text: &str) -> (String, Option<&'static Code>) {
+    let parts = text.strip_suffix(']').and_then(|text| text.rsplit_once(" ["));
+    match parts.and_then(|(why, code)| Some((why, Code::find(code)?))) {
+        Some((why, code)) => (why.to_owned(), Some(code)),
+        None => (text.to_owned(), None),
+    }
+}
+
 fn proof_input(exporter: &[u8], public_key: &[u8], member: &[u8], replaces: &str) -> Vec<u8> {
     let mut input = exporter.to_vec();
     for part in [public_key, member, replaces.as_bytes()] {
@@ -107,7 +126,7 @@ pub async fn serve(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> impl Seri
 }
 
 async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcome, Refused> {
-    let unknown = || Refused::Token(Refusal::TokenUnknown.to_string());
+    let unknown = || Refused::Token(said(&Refusal::TokenUnknown));
     let request: Request = decode(bytes).map_err(|error| Refused::Member(error.to_string()))?;
     let known = |id: &str| core.latest.borrow().join_token(id).cloned();
     let token = match known(&request.token) {
@@ -118,6 +137,12 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
             known(&request.token).ok_or_else(unknown)?
         }
     };
+    let from = caller.from.ip().to_canonical();
+    if !token.from.is_empty() && !token.from.iter().any(|network| network.contains(&from)) {
+        let networks: Vec<String> = token.from.iter().map(ToString::to_string).collect();
+        let why = format!("the token is for joiners from {}, this one calls from {from}", networks.join(", "));
+        return Err(Refused::Token(with_code(&why, &codes::TOKEN_FROM)));
+    }
     let input = proof_input(&caller.exporter, &request.public_key.0, &request.member.0, &request.replaces);
     let key = hmac::Key::new(hmac::HMAC_SHA256, &token.secret_sha256);
     hmac::verify(&key, &input, &request.proof.0).map_err(|_| unknown())?;
@@ -144,10 +169,10 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
     let id = match applied.answer {
         Ok(Outcome::Member(id)) => id,
         Ok(other) => return Err(Refused::Later(format!("unexpected answer {other:?}"))),
-        Err(refusal @ (Refusal::TokenUnknown | Refusal::TokenExpired | Refusal::TokenUsed)) => {
-            return Err(Refused::Token(refusal.to_string()));
-        }
-        Err(refusal) => return Err(Refused::Member(refusal.to_string())),
+        Err(
+            refusal @ (Refusal::TokenUnknown | Refusal::TokenExpired | Refusal::TokenUsed | Refusal::TokenOutdated),
+        ) => return Err(Refused::Token(said(&refusal))),
+        Err(refusal) => return Err(Refused::Member(said(&refusal))),
     };
     welcome(core, id, &request.public_key.0)
 }
@@ -162,8 +187,9 @@ async fn refuse_to_replace_the_living(core: &Arc<Core>, name: &str) -> Result<()
     let silence = board.members.get(&known.id).and_then(|seen| seen.last_contact);
     match silence.filter(|silence| *silence < GONE_AFTER) {
         Some(silence) => Err(Refused::Member(format!(
-            "{name} is not gone: it answered {} ms ago; stop it first, or take it out: hsraft member remove {name}",
-            silence.as_millis()
+            "{name} is not gone: it answered {} ms ago; stop it first, or take it out: hsraft member remove {name} [{}]",
+            silence.as_millis(),
+            codes::REPLACES_LIVING
         ))),
         None => Ok(()),
     }
@@ -172,7 +198,7 @@ async fn refuse_to_replace_the_living(core: &Arc<Core>, name: &str) -> Result<()
 fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refused> {
     let state = core.latest.borrow().clone();
     if state.member(id).is_none_or(|member| member.state == MemberState::Removed) {
-        return Err(Refused::Token(Refusal::TokenUsed.to_string()));
+        return Err(Refused::Token(said(&Refusal::TokenUsed)));
     }
     let authority_key = core
         .secret(crate::cluster::AUTHORITY_SECRET)
@@ -216,12 +242,13 @@ pub async fn ask(
     key: &[u8],
     member: &Member,
     replaces: &str,
+    within: Duration,
     world: &World,
 ) -> Result<Joined, StartError> {
     if addresses.is_empty() {
         return Err(StartError::Option("no address to join at".into()));
     }
-    let deadline = Instant::now() + RETRY_FOR;
+    let deadline = Instant::now() + within;
     let mut pause = Duration::from_millis(200);
     loop {
         let mut why = String::new();
@@ -305,8 +332,14 @@ async fn ask_one(
             sealing_key: Zeroizing::new(welcome.sealing_key.0.to_vec()),
             peers: welcome.peers,
         }),
-        Err(Refused::Token(why)) => Err(Attempt::Final(StartError::Token(why))),
-        Err(Refused::Member(why)) => Err(Attempt::Final(StartError::Refused(why))),
+        Err(Refused::Token(why)) => {
+            let (why, code) = taken_apart(&why);
+            Err(Attempt::Final(StartError::Token { why, code: code.unwrap_or(&codes::START_TOKEN) }))
+        }
+        Err(Refused::Member(why)) => {
+            let (why, code) = taken_apart(&why);
+            Err(Attempt::Final(StartError::Refused { why, code: code.unwrap_or(&codes::START_REFUSED) }))
+        }
         Err(Refused::Clock { behind_ms }) => Err(Attempt::Final(StartError::Clock(behind_ms))),
         Err(Refused::Later(why)) => Err(Attempt::Again(why)),
     }

@@ -65,13 +65,14 @@ mod upgrade;
 
 pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};
-pub use cluster::{Applied, Cluster, REMOVED};
+pub use cluster::{Applied, Cluster, REMOVED, TokenWish};
 pub use drills::{DrillRefused, DrillView, Drills, Fault};
 pub use error::{ProposeError, ReadError, StartError};
 pub use integrity::{Comparison, QUARANTINED, fatal_exit_code};
-pub use metrics::Metrics;
-pub use options::{Options, StartAs, Timing};
 pub use scrub::{Scrubbed, Scrubbing, verify_folder};
 pub use space::{Room, Space};
-pub use status::{Progress, Role, Status};
+pub use membership::CLOCK_OFF_MS;
+pub use metrics::Metrics;
+pub use options::{JOIN_WITHIN, Options, StartAs, Timing};
+pub use status::{Arriving, Progress, Role, Status};
 pub use world::World;

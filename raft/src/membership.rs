@@ -9,9 +9,11 @@
 //! | a member without a seat | seats it as a learner |
 //! | learners that have caught up and stayed so, and reach the voters and are reached | lets them vote |
 //! | a member that was admitted and never came up | removes it after a quarter of an hour |
+//! | a voter silent for longer than `auto_remove_after`, and a learner ready to take its vote | removes it |
+//! | this member's clock is more than two seconds off most others' | hands leadership over |
 //!
 //! Numbers of voters are kept odd: 1, 3, 5, 7. One learner beside an odd number of at least three waits for another; it
-//! is a warm standby that takes the place of a removed voter at once. Two voters are passed through on the way from one
+//! is a warm standby that takes the place of a removed voter at once; an operator may insist that it votes. Two voters are passed through on the way from one
 //! to three: the second votes as soon as it has caught up, so that nothing has to be decided when the third comes.
 
 use std::{
@@ -44,12 +46,17 @@ const CHANGE_WITHIN: Duration = Duration::from_secs(5);
 /// A member that was admitted comes up in seconds; one that did not in this time will not.
 const COME_UP_WITHIN: Duration = Duration::from_secs(15 * 60);
 
+/// A clock further off than this is not to be believed (reliability rules, section 6.3).
+pub const CLOCK_OFF_MS: u64 = 2_000;
+
 /// What the loop remembers between two looks.
 #[derive(Default)]
 struct Memory {
     joint_since: Option<Instant>,
     /// Since when a learner has been caught up without a break.
     ready_since: BTreeMap<MemberId, Instant>,
+    /// Since when a voter was not heard from.
+    silent_since: BTreeMap<MemberId, Instant>,
 }
 
 /// One thing to do.
@@ -57,10 +64,18 @@ struct Memory {
 enum Step {
     FinishChange,
     HandOver,
-    Unseat { member: MemberId, voter: bool },
+    Unseat {
+        member: MemberId,
+        voter: bool,
+    },
     Demote(MemberId),
     Forget(MemberId),
-    Seat { member: MemberId, seat: Seat },
+    /// Silent for too long, and another can vote in its place.
+    GiveUp(MemberId),
+    Seat {
+        member: MemberId,
+        seat: Seat,
+    },
     Promote(BTreeSet<u64>),
 }
 
@@ -100,6 +115,7 @@ fn next_step(core: &Core, status: &Status, memory: &mut Memory) -> Option<Step> 
     let stable = Duration::from_millis(core.dialer.timing.heartbeat_ms * 20);
     let fresh = core.dialer.silence() * 4;
     remember_ready(memory, status, fresh, now);
+    remember_silent(memory, status, fresh, now);
     let ready = |member: &MemberId| {
         memory.ready_since.get(member).is_some_and(|since| now - *since >= stable)
             && unreached(core, status, fresh, *member).is_empty()
@@ -107,8 +123,10 @@ fn next_step(core: &Core, status: &Status, memory: &mut Memory) -> Option<Step> 
     unseat(core.me, &state, &membership, status, fresh)
         .or_else(|| demote(core.me, &state, status, fresh))
         .or_else(|| step_aside(core.me, &state, status, fresh))
+        .or_else(|| distrust_clock(core.me, core.boards.clock_behind_ms(), &state, status, fresh))
         .or_else(|| seat(&state, &membership))
         .or_else(|| promote(&state, status, fresh, ready))
+        .or_else(|| give_up(&state, status, memory, core.auto_remove_after, fresh, now, ready))
         .or_else(|| forget(&state, core.stamp()))
 }
 
@@ -147,12 +165,62 @@ fn demote(me: MemberId, state: &State, status: &Status, fresh: Duration) -> Opti
 
 /// A leader that shall be left alone lets another lead, if one can.
 fn step_aside(me: MemberId, state: &State, status: &Status, fresh: Duration) -> Option<Step> {
+    let draining = state.member(me).is_some_and(|known| known.draining);
+    (draining && another_can_lead(me, state, status, fresh)).then_some(Step::HandOver)
+}
+
+/// The leader stamps the time of every entry: one whose clock most others contradict lets another lead. Nobody whom most
+/// others contradict takes over, so it ends there.
+fn distrust_clock(
+    me: MemberId,
+    behind_ms: Option<i64>,
+    state: &State,
+    status: &Status,
+    fresh: Duration,
+) -> Option<Step> {
+    let behind_ms = behind_ms.filter(|behind| behind.unsigned_abs() > CLOCK_OFF_MS)?;
+    tracing::warn!(behind_ms, "this member's clock is not what most others say; another shall lead; look at NTP");
+    another_can_lead(me, state, status, fresh).then_some(Step::HandOver)
+}
+
+fn another_can_lead(me: MemberId, state: &State, status: &Status, fresh: Duration) -> bool {
     let draining = |member: MemberId| state.member(member).is_some_and(|known| known.draining);
     let heard = |voter: &MemberId| {
         status.members.get(voter).and_then(|progress| progress.last_contact).is_some_and(|silence| silence < fresh)
     };
-    let other = status.voters.iter().any(|voter| *voter != me && heard(voter) && !draining(*voter));
-    (draining(me) && other).then_some(Step::HandOver)
+    status.voters.iter().any(|voter| *voter != me && heard(voter) && !draining(*voter))
+}
+
+/// Never a voter whose place nobody could take at once, and never one that the rest cannot spare.
+fn give_up(
+    state: &State,
+    status: &Status,
+    memory: &Memory,
+    after: Option<Duration>,
+    fresh: Duration,
+    now: Instant,
+    ready: impl Fn(&MemberId) -> bool,
+) -> Option<Step> {
+    let after = after?;
+    let standby = |learner: &MemberId| wished(state, *learner) == Some(JoinRole::Voter) && ready(learner);
+    if !status.learners.iter().any(standby) {
+        return None;
+    }
+    let lost = memory.silent_since.iter().find(|(_, since)| now - **since >= after).map(|(member, _)| *member)?;
+    can_spare(status, fresh, lost).then_some(Step::GiveUp(lost))
+}
+
+/// Counted by the leader of now: another begins anew.
+fn remember_silent(memory: &mut Memory, status: &Status, fresh: Duration, now: Instant) {
+    for voter in status.voters.iter().filter(|voter| **voter != status.me) {
+        let contact = status.members.get(voter).and_then(|progress| progress.last_contact);
+        if contact.is_some_and(|silence| silence < fresh) {
+            memory.silent_since.remove(voter);
+        } else {
+            memory.silent_since.entry(*voter).or_insert(now);
+        }
+    }
+    memory.silent_since.retain(|member, _| status.voters.contains(member));
 }
 
 fn forget(state: &State, now: Timestamp) -> Option<Step> {
@@ -214,17 +282,14 @@ fn promote(state: &State, status: &Status, fresh: Duration, ready: impl Fn(&Memb
     let may_vote = |member: &MemberId| wished(state, *member) == Some(JoinRole::Voter);
     let mut candidates: Vec<MemberId> =
         status.learners.iter().filter(|learner| may_vote(learner) && ready(learner)).copied().collect();
+    let insists = |member: &MemberId| state.member(*member).is_some_and(|known| known.insist);
+    candidates.sort_by_key(|candidate| !insists(candidate));
     let voters = status.voters.len();
     let wanted = match (voters, candidates.len()) {
         (_, 0) => return None,
         (1, 1) => 1,
-        (odd, many) if odd % 2 == 1 => {
-            if many >= 2 {
-                2
-            } else {
-                return None;
-            }
-        }
+        (odd, 1) if odd % 2 == 1 => candidates.first().filter(|only| insists(only)).map(|_| 1)?,
+        (odd, _) if odd % 2 == 1 => 2,
         _ => 1,
     };
     candidates.truncate(wanted);
@@ -248,13 +313,8 @@ async fn take(core: &Arc<Core>, step: Step) {
         Step::FinishChange => {
             timeout(CHANGE_WITHIN, raft.change_membership(ChangeMembers::AddVoterIds(BTreeSet::new()), true)).await
         }
-        Step::Forget(id) => {
-            let command = Command::RemoveMember { id };
-            if let Err(error) = core.propose(core.new_request(), "never came up", command).await {
-                tracing::warn!(%error, "a member that never came up could not be removed yet");
-            }
-            return;
-        }
+        Step::Forget(id) => return take_out(core, id, "never came up").await,
+        Step::GiveUp(id) => return take_out(core, id, "auto_remove_after").await,
         Step::Demote(member) => {
             let change = ChangeMembers::RemoveVoters(BTreeSet::from([member.0]));
             timeout(CHANGE_WITHIN, raft.change_membership(change, true)).await
@@ -282,6 +342,13 @@ async fn take(core: &Arc<Core>, step: Step) {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, "membership could not be changed; it will be tried again"),
         Err(_) => tracing::warn!("a change of membership takes long; it will be looked at again"),
+    }
+}
+
+async fn take_out(core: &Arc<Core>, id: MemberId, why: &str) {
+    tracing::warn!(member = %id, why, "a member is removed");
+    if let Err(error) = core.propose(core.new_request(), why, Command::RemoveMember { id }).await {
+        tracing::warn!(member = %id, why, %error, "a member could not be removed yet");
     }
 }
 
@@ -360,7 +427,7 @@ impl Core {
         (healthy <= left / 2).then(|| {
             format!(
                 "without it only {healthy} of {left} voters would answer, and writes would stop; \
-                 start the silent members first (hsraft members names them), or say --force"
+                 start the silent members first (hsraft members names them), or say --risk-quorum"
             )
         })
     }
@@ -376,7 +443,7 @@ impl Core {
         world::failpoint!("member.remove.before");
         let applied = self.propose(self.new_request(), by, Command::RemoveMember { id }).await?;
         world::failpoint!("member.remove.after");
-        applied.answer.map_err(|refusal| ProposeError::Impossible(refusal.to_string()))?;
+        applied.answer.map_err(ProposeError::Refused)?;
         if id == self.me {
             return Ok(());
         }

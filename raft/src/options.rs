@@ -1,8 +1,14 @@
 //! What a member needs to know about itself.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use state_machine::{RelayFacts, Settings};
+use tokio::sync::watch;
+
+use crate::status::Arriving;
+
+/// What [`Options::join_within`] is when nobody says.
+pub const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// Everything [`Cluster::start`](crate::Cluster::start) needs beside a world.
 #[derive(Clone)]
@@ -24,6 +30,12 @@ pub struct Options {
     pub client_url: String,
     pub relay: Option<RelayFacts>,
     pub start: StartAs,
+    /// A silent voter is removed after so long, when a learner is ready to vote in its place; none: never.
+    pub auto_remove_after: Option<Duration>,
+    /// How long a joiner tries to be let in, and then to catch up to its own admission.
+    pub join_within: Duration,
+    /// Told how much of the state has come, while a newcomer receives it.
+    pub arrival: Option<watch::Sender<Option<Arriving>>>,
     /// A snapshot after so many log entries.
     pub snapshot_every: u64,
     /// How much room this member wants on its disk.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use state_machine::{Command, Member, MemberState, State};
+use state_machine::{Command, Member, MemberState, State, codes};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -152,6 +152,8 @@ async fn start_with(
         raft: raft.clone(),
         me,
         feature_level: options.feature_level,
+        auto_remove_after: options.auto_remove_after,
+        arrival: options.arrival.clone(),
         cluster_id: dialer.cluster_id.clone(),
         authority: identity.authority.0.to_vec(),
         sealing,
@@ -194,7 +196,7 @@ async fn start_with(
         founding::finish(&core, options, &facts, &mut identity).await?;
         files.put_identity(&identity)?;
     } else if is_new {
-        wait_for_seat(&core).await?;
+        wait_for_seat(&core, options.join_within).await?;
     }
     if let Some((target, store, log)) = archive {
         tasks.spawn(archive::keep(core.clone(), target, store, log, options.name.clone()));
@@ -372,10 +374,13 @@ async fn ask_to_join(
     replaces: &str,
     key: Vec<u8>,
 ) -> Result<(Identity, SealingKey), StartError> {
-    let token = Token::parse(token).ok_or_else(|| StartError::Token("it does not look like hsr1.…".into()))?;
-    let joined = join::ask(addresses, &token, &key, facts, replaces, world).await?;
+    let token = Token::parse(token).ok_or_else(|| StartError::Token {
+        why: "it does not look like hsr1.…; make one on a member: hsraft token create".into(),
+        code: &codes::START_TOKEN_MALFORMED,
+    })?;
+    let joined = join::ask(addresses, &token, &key, facts, replaces, options.join_within, world).await?;
     let sealing = SealingKey::from_bytes(&joined.sealing_key)
-        .ok_or_else(|| StartError::Refused("the member sent an unusable sealing key".into()))?;
+        .ok_or_else(|| StartError::Engine("the member sent an unusable sealing key".into()))?;
     world::failpoint!("join.admitted");
     tracing::info!(member = %joined.member, cluster = token.cluster_id, "admitted");
     let identity = Identity {
@@ -393,11 +398,9 @@ async fn ask_to_join(
 }
 
 /// A joiner is in once it has applied its own admission.
-const SEAT_WITHIN: Duration = Duration::from_secs(60);
-
-async fn wait_for_seat(core: &Core) -> Result<(), StartError> {
+async fn wait_for_seat(core: &Core, within: Duration) -> Result<(), StartError> {
     let mut latest = core.latest.clone();
-    match timeout(SEAT_WITHIN, latest.wait_for(|state| state.member(core.me).is_some())).await {
+    match timeout(within, latest.wait_for(|state| state.member(core.me).is_some())).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) => Err(StartError::Engine("the engine stopped".into())),
         Err(_) => Err(StartError::CatchingUp),

@@ -41,6 +41,15 @@ pub struct Progress {
     pub last_contact: Option<Duration>,
 }
 
+/// A state on its way to this member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arriving {
+    /// Bytes that came.
+    pub received: u64,
+    /// Bytes in all; none from a program that did not say.
+    pub total: Option<u64>,
+}
+
 /// Where this member stands in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Status {

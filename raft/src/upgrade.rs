@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use state_machine::{Command, MemberState, OPERATION, RISES_BY_ITSELF_TO, Refusal, State, What};
+use state_machine::{Command, MemberState, OPERATION, RISES_BY_ITSELF_TO, Refusal, State};
 
 use crate::{
     cluster::Core,
@@ -21,9 +21,12 @@ pub fn announced(level: u32, state: &State) -> u32 {
     if state.feature_level() >= OPERATION { level } else { level.min(RISES_BY_ITSELF_TO) }
 }
 
+/// How [`too_old`] is known again among the reasons an engine stopped for.
+pub const TOO_OLD: &str = "is more than this program applies";
+
 /// Why a program cannot go on.
 pub fn too_old(has: u32, needs: u32) -> String {
-    format!("the cluster is at feature level {needs}, this program applies up to {has}; run the newer program")
+    format!("the cluster's feature level {needs} {TOO_OLD} ({has}); run the newer program")
 }
 
 impl Core {
@@ -63,7 +66,7 @@ impl Core {
         if level <= state.feature_level() {
             return Ok(());
         }
-        let not_now = |why: String| Refusal::Invalid { what: What::Settings, why };
+        let not_now = |why: String| Refusal::UpgradeNotYet { why };
         for member in state.members().values().filter(|member| member.state == MemberState::Active) {
             let has = match member.id == self.me {
                 true => self.feature_level,

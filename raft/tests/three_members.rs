@@ -1,6 +1,12 @@
 //! Three members in one process, over the real loopback and real disks.
 
+#![recursion_limit = "256"]
+
 mod common;
+#[path = "three_members/joins.rs"]
+mod joins;
+#[path = "three_members/upgrades.rs"]
+mod upgrades;
 
 use common::*;
 use state_machine::{JoinRole, MemberState, RequestId};

@@ -82,7 +82,7 @@ impl State {
             }
             Command::AnnounceMember { member } => self.announce_member(member),
             Command::RemoveMember { id } => self.remove_member(id),
-            Command::SetMemberRole { id, role } => self.set_member_role(id, role),
+            Command::SetMemberRole { id, role, insist } => self.set_member_role(id, role, insist),
             Command::SetMemberDraining { id, draining } => self.set_member_draining(id, draining),
             Command::PutSecret { name, secret } => self.replace_secret(name, secret),
             Command::ResealSecrets { seen, secrets, dropped } => self.reseal_secrets(seen, secrets, &dropped),

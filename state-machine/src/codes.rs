@@ -63,9 +63,12 @@ table! {
 
     TOKEN_OUTDATED 1104, "the join token names a certificate authority that was replaced", "hsraft cert rotate-ca ran after the token was made; a token pins the authority of its day", "make a new one: hsraft token create";
     ROTATION_UNDER_WAY 1105, "the certificate authority is being replaced already", "a member that still has to move is down or cut off", "hsraft cert status names it; start it, or take it out: hsraft member remove";
-    SECRETS_CHANGED 1106, "a secret changed while all of them were being sealed anew", "somebody else wrote one at the same moment", "ask again; nothing changed";
+    SECRETS_CHANGED 1106, "a secret changed while all of them were being sealed anew", "somebody else wrote one at the same moment", "ask again; nothing changed";    TOKEN_FROM 1107, "the join token is not for this network", "it was made with --from-cidr, and the joiner calls from elsewhere", "join from one of its networks, or make another token: hsraft token create --from-cidr …";
+    REPLACES_LIVING 1108, "the member that shall be replaced still answers", "a member that runs is not gone; two of one name would contradict each other", "stop it first, or take it out: hsraft member remove NAME";
+
     LEVEL_TOO_LOW 1201, "the cluster does not know this yet", "some members ran an older program when it was last looked at, or the upgrade was not finished", "hsraft upgrade status names the members; when all run the new program: hsraft upgrade finalize";
     PROGRAM_TOO_OLD 1202, "a program is too old for the cluster", "the cluster behaves as a feature level says that this program cannot apply", "run the newer program; hsraft upgrade status shows what each member runs";
+    UPGRADE_NOT_YET 1203, "the upgrade cannot be finished yet", "a member is silent, or its program has not run long enough to be trusted", "hsraft upgrade status names it; start it, or wait; --now where a surprise does no harm";
 
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
@@ -75,28 +78,87 @@ table! {
     STATES_DIFFER 2021, "members came to different states", "a memory, a disk or a program is wrong, and no majority of the voters agrees on one state, so nobody can say whose", "hsraft verify --cluster shows who holds which; start the missing voters, or stop the one with a history of faults: runbook backup-and-disaster, section 'States differ'";
     FORBIDDEN 2101, "the caller may not do that", "the API key's role allows reading only, or other things", "use a key of another role: hsraft apikeys create";
     UNAUTHORIZED 2102, "the API key is not accepted", "it is mistyped, has expired, or was deleted", "make a new one on a member: hsraft apikeys create";
+    TOO_OFTEN 2105, "too many failed attempts from one address", "guessing keys is made slow", "wait as long as the answer says";
     TOO_LARGE 2103, "the request is larger than anybody needs", "bodies are bounded before they are read", "send less at once";
     INTERNAL 2104, "something on our side is not as it should be", "a fault of the program", "look at the member's log and report it with its last lines";
 
     DRILL_REFUSED 2301, "the drill cannot begin or go on", "the cluster is not well enough, a member takes no part (cluster.drills), another drill is under way, or its session ended", "the message says which; hsraft drill plan NAME shows every condition";
 
     START_OPTION 3002, "the configuration cannot be used, or there is nothing to continue", "a value contradicts another, or the data folder is empty", "the message names file, line and value; check with: hsraft configtest";
+    START_NOTHING 3003, "there is nothing to continue", "the data folder is empty, and nobody said to found or to join", "hsraft join …, or a configuration that founds: cluster.data_dir names the folder";
+    CONFIG_MISSING 3005, "there is no configuration file", "none lies where hsraft looks, or the name given is wrong", "hsraft serve --config FILE; deploy/config/config.yaml is a start";
+    CONFIG_UNREADABLE 3006, "the configuration file cannot be read", "rights are missing, or it is not text", "the message names the file; the user hsraft runs as must read it";
+    CONFIG_WRONG 3007, "a value of the configuration cannot be used", "the message names file, line and key", "correct it; check with: hsraft configtest";
+    START_REFUSED 3004, "the cluster does not take this member", "the message says why", "correct what it names, then join again";
     START_TOKEN 3010, "the join token was not accepted", "it is unknown, expired, used, or for another name", "make a new one on a member: hsraft token create";
     START_WRONG_PIN 3011, "the server is not of the cluster the token names", "the address is wrong, or somebody stands in between; nothing secret was sent", "check the address; make the token on the cluster you mean";
     START_UNREACHABLE 3012, "no member could be reached", "wrong address, closed port, or no majority", "open TCP between the members (cluster.peer_listen_addr); hsraft status on a member";
     START_SKEW 3013, "this program does not fit the cluster's", "the cluster behaves as a feature level says that this program cannot apply; the upgrade was finished", "run the newer program again; hsraft upgrade status on a member shows what they run";
-    START_FOREIGN 3014, "the data folder is of another member or cluster, or this member was removed", "a removed member never comes back under its old id", "use an empty folder and join with a new token";
+    START_FOREIGN 3014, "the data folder is of another member or cluster", "a copied folder, or cluster.data_dir names the wrong one", "point cluster.data_dir at this member's own folder, or at an empty one and join";
     START_CLOCK 3015, "the clock is more than five seconds off", "certificates and expiries would be guesswork", "set it (NTP) and start again";
     START_PLACE 3016, "a port, folder or file cannot be used", "another process has it, or rights or space are missing", "the message names it";
+    START_REMOVED 3017, "this member was removed from the cluster", "a removed member never comes back under its old id; its certificate opens nothing", "use an empty folder and join with a new token";
+    START_DISK 3018, "the data folder cannot be used", "rights or space are missing, or another process has it", "the message names folder and reason";
+    START_TOKEN_MALFORMED 3019, "the join token cannot be read", "it is not whole: a token is one word that begins with hsr1.", "copy it once more, or make a new one: hsraft token create";
+    START_RELAY 3031, "the relay cannot start", "its port, certificate or key cannot be used", "the message says which; derp.server in the configuration";
+    START_CERTIFICATE 3032, "the certificate for clients cannot be used", "a file is missing, damaged, or the key is another's", "the message names it; tls_cert_path and tls_key_path in the configuration";
+    START_NO_NOISE_KEY 3033, "the cluster's Noise key has not come", "the state is not complete yet", "start again; hsraft status on another member";
     START_CATCHING_UP 3020, "admitted, but still catching up", "the state is large or the network slow", "start again; it goes on where it was";
     START_INTEGRITY 3040, "the data folder lost or changed what it had promised to keep", "disk damage, a deleted file, or a folder put back to an earlier day", "keep it (quarantine.txt tells what was found) and replace the member: hsraft join --replace";
     START_FATAL 3070, "the engine or the disk failed", "a write or sync failed; going on would risk what was promised", "check the disk; start again; report it when it comes back";
 
     BACKUP_DAMAGED 4041, "a backup is damaged or does not open", "bytes changed, a file is missing, or the key is not the one it was made with", "use another shelf or an older full: hsraft snapshot verify TARGET";
 
-    USAGE 9002, "the words make no sense", "a word, flag or value is unknown, or two do not go together", "hsraft help WORD shows an example";
     NOT_DONE 9001, "it was not done", "the message says why", "the message says what would help";
+    USAGE 9002, "the words make no sense", "a word, flag or value is unknown, or two do not go together", "hsraft help WORD shows an example";
+    FILE_UNREADABLE 9003, "a file cannot be read", "rights are missing, it is not text, or the disk fails", "the message names it; run this as a user who may read it";
+    FILE_MISSING 9004, "there is no such file", "the name is mistyped, or it was never written", "the message names it; give the right one";
+    FILE_UNWRITABLE 9005, "a file cannot be written", "rights, space or the folder are missing", "the message names it; choose another place, or make room";
+    OUTPUT_BROKEN 9006, "the result could not be written", "whoever was reading has gone, or the disk is full", "run it again with its output somewhere else";
+    CONFIG_NOT_YAML 9007, "the configuration is not YAML", "a line is not what YAML allows", "the message names the line; check with: hsraft configtest";
+    ANSWER_UNREADABLE 9010, "the answer cannot be read", "something else than hsraft answers there, or a much newer program", "check --address and --socket; hsraft version on both sides";
+    CALL_TIMEOUT 9011, "the member did not answer in time", "it is overloaded, stuck, or cut off", "look at its log; wait longer with --timeout; or ask another member";
     CALL_UNREACHABLE 9012, "no member answers at that address", "hsraft does not run there, or the address is wrong", "hsraft serve; or another way with --socket FILE or --address URL";
+    CALL_UNTRUSTED 9013, "the server does not prove who it is", "its certificate is of an issuer this machine does not trust, or for another name", "name the issuer with --ca-file FILE, or speak http:// where that is safe";
+    TRUST_MISSING 9014, "no certificates to trust were found", "this machine has no list of authorities", "install the package ca-certificates, or name a file with --ca-file";
+    NO_LONGER_MEMBER 9015, "the member that answers does not belong to the cluster any more", "it was removed", "ask another member: --address URL";
+    WHICH 9016, "it is not said which one", "the word needs a name or an id", "the message names the flag";
+    AMBIGUOUS 9017, "several fit", "a name or address is not one thing's alone", "use the id: hsraft users list, hsraft nodes list";
+    NO_RANDOMNESS 9018, "the machine gives no randomness", "the operating system refuses to make random bytes", "look at the machine; keys made without it would be worthless";
+    SERVER_WORD 9019, "this word belongs to the server program", "serve, join and configtest start a member", "run it as hsraft";
+    CODE_UNKNOWN 9021, "there is no such code", "codes look like HSR-2001", "hsraft explain shows all";
+    ADDRESS_WRONG 9022, "the address makes no sense", "it is no URL and no host with a port", "write for example https://hs.example.com";
+    API_KEY_MISSING 9023, "there is no API key", "another machine's member is asked with a key", "hsraft apikeys create on a member; then HSRAFT_CLI_API_KEY=…";
+    SPAN_WRONG 9024, "a span of time cannot be read", "it is a number with a unit", "write for example 90s, 15m or 24h";
+    UPGRADE_OTHER_PROGRAM 9025, "this program was asked about another version", "a program knows its own formats only", "run the check with the program that is meant: ./hsraft-new upgrade check";
+    NOT_A_CHECK_ID 9026, "that is not the id of a connection", "ids are letters and digits", "hsraft ssh list shows them";
+    REQUEST_UNWRITABLE 9030, "the request cannot be written", "a value does not fit into a request", "the message names it";
+    TLS_SETUP 9031, "TLS cannot be set up", "this program's TLS refuses its own settings", "report it with the message";
+    SILENT_REFUSAL 9032, "the server said no and nothing more", "something else than hsraft stands in between, a proxy perhaps", "look at the proxy's and the member's log";
+
+    LAB_ABSENT 9101, "there is no laboratory", "none was started in this folder", "hsraft lab up";
+    LAB_MEMBER 9102, "the laboratory has no member of this name", "it is mistyped, or the laboratory is smaller", "hsraft lab status names them";
+    LAB_SIZE 9103, "a laboratory of this size is not possible", "it has between one and seven members", "hsraft lab up --members 3";
+    LAB_PORTS 9104, "the ports do not fit", "each member takes ten ports from --base-port on", "choose for example --base-port 18080";
+    LAB_PATH 9105, "the folder's name is too long", "a unix socket's path is bounded by the operating system", "choose a shorter --dir";
+    LAB_START 9106, "a member of the laboratory did not start", "the end of its log says why", "correct that, then: hsraft lab up";
+    LAB_SIGNAL 9107, "a process of the laboratory cannot be signalled", "it is another user's, or stuck", "look at it with ps";
+    LAB_RUNNING 9108, "the member is running", "it cannot be started twice", "hsraft lab kill MEMBER first";
+    LAB_STOPPED 9109, "the member is not running", "it was stopped or killed", "hsraft lab start MEMBER";
+    LAB_NOT_JOINED 9110, "the member has not joined yet", "its join was cut short", "hsraft lab up goes on with it";
+    LAB_MEMORY 9111, "what the laboratory remembers is damaged", "its file is not what was written", "hsraft lab down, then up again";
+    LAB_SLOW 9112, "the laboratory did not come up in time", "the machine is slow or busy", "hsraft lab up again; it goes on where it was";
+
+    IMPORT_SOURCE 9201, "the database cannot be taken over", "it is not a SQLite file, or not Headscale's", "the message says what was found";
+    IMPORT_OUTSIDE 9202, "a node has an address outside the cluster's prefixes", "addresses are kept when a tailnet moves", "give the cluster the prefixes of Headscale's configuration first";
+    NOISE_KEY_FILE 9203, "that is not a private key of Headscale", "the file holds something else", "name noise_private.key, or noise.private_key_path";
+    NOISE_KEY_OTHER 9204, "the cluster has another Noise key", "clients pin the key they know: none would come back", "found the cluster with that key, or say --force and log every client in anew";
+    EXPORT_FAILED 9205, "the database cannot be written", "the place is taken, or rights or space are missing", "the message says which";
+
+    POLICY_NONE 9301, "no policy was ever set", "every node may reach every other", "hsraft policy set --file FILE";
+    POLICY_CONVERT 9302, "the policy cannot be converted by itself", "something in it has no equal", "the message names it; change that by hand";
+    SCENARIO_WRONG 9303, "that is no scenario", "the JSON is not what is asked for", "hsraft policy preview --help";
+    POLICY_BYPASS 9304, "a state cannot be changed behind the members' back", "every member has to apply the same", "leave the flag out: any member takes the policy";
 }
 
 impl Refusal {
@@ -125,6 +187,7 @@ impl Refusal {
             Refusal::PolicyRejected { .. } => &POLICY_REJECTED,
             Refusal::LevelTooLow { .. } => &LEVEL_TOO_LOW,
             Refusal::ProgramTooOld { .. } => &PROGRAM_TOO_OLD,
+            Refusal::UpgradeNotYet { .. } => &UPGRADE_NOT_YET,
         }
     }
 }
@@ -144,7 +207,8 @@ pub fn page() -> String {
                 2 => "The cluster and the caller",
                 3 => "A member does not start",
                 4 => "Backups",
-                _ => "The command line",
+                9 => "The command line",
+                _ => "More",
             };
             page += &format!("\n## {title}\n\n| code | what | why | next |\n|---|---|---|---|\n");
         }

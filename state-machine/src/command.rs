@@ -84,6 +84,9 @@ pub enum Command {
     SetMemberRole {
         id: MemberId,
         role: JoinRole,
+        /// Also when the number of voters becomes even.
+        #[serde(default, skip_serializing_if = "is_false")]
+        insist: bool,
     },
     /// A member shall be left alone, or be used again.
     SetMemberDraining {
@@ -321,6 +324,11 @@ pub enum Command {
     // time
     /// Something is due ([`State::next_deadline`](crate::State::next_deadline)).
     Elapse,
+}
+
+/// A field of a later level is not written while it says nothing: an entry stays as it always was.
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Rows with their ids, as they shall be.

@@ -49,6 +49,7 @@ fn check_cluster(tables: &Tables) {
     assert!(tables.members.is_empty() || !names.is_empty(), "somebody is active");
     for (id, token) in &tables.join_tokens {
         assert_eq!(*id, token.id, "a token stands under its id");
+        assert!(token.used <= token.uses, "token {id} let in no more than it may");
         assert!(token.used_by.is_none_or(|member| tables.members.contains_key(&member)), "token {id} let a member in");
     }
     for number in tables.policies.keys() {

@@ -96,6 +96,10 @@ pub enum Refusal {
         needs: u32,
         at: u32,
     },
+    /// The level may not be raised now; from the leader, before anything is written.
+    UpgradeNotYet {
+        why: String,
+    },
     /// A member's program cannot apply what the cluster does, or shall do.
     ProgramTooOld {
         has: u32,
@@ -188,6 +192,7 @@ impl fmt::Display for Refusal {
                 "this needs feature level {needs}, the cluster is at {at}; when all members run the new program: \
                  hsraft upgrade finalize"
             ),
+            Refusal::UpgradeNotYet { why } => write!(f, "the upgrade cannot be finished yet: {why}"),
             Refusal::ProgramTooOld { has, needs } => {
                 write!(f, "a program applies feature level {has} at most, {needs} is needed; run a newer program")
             }

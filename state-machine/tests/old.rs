@@ -125,7 +125,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("answer.ssh_check", codec::encode_answer(&Ok(Outcome::SshCheck(id)))),
         ("state.ssh_checks", state_with_checks(begin, approve).to_snapshot()),
         ("entry.replace_member", entry(Command::AdmitMember { token, member: member.clone(), replaces: "hs2".into() })),
-        ("entry.member_role", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Learner })),
+        (
+            "entry.member_role",
+            entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Learner, insist: false }),
+        ),
         ("entry.member_draining", entry(Command::SetMemberDraining { id: MemberId(3), draining: true })),
         ("entry.refound", entry(Command::Refound { cluster_id: "again".into(), member, secrets: vec![] })),
         ("entry.reseal_secrets", entry(certificates::reseal())),
@@ -141,6 +144,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("answer.secrets_changed", codec::encode_answer(&Err(Refusal::SecretsChanged))),
         ("state.certificates", certificates::state().to_snapshot()),
         ("entry.raise_level", entry(Command::RaiseFeatureLevel { level: 3, at_once: true })),
+        ("entry.insist", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Voter, insist: true })),
+        ("entry.token_conditions", entry(Command::CreateJoinToken { token: token_with_conditions() })),
         ("answer.level_too_low", codec::encode_answer(&Err(Refusal::LevelTooLow { needs: 3, at: 2 }))),
         ("answer.program_too_old", codec::encode_answer(&Err(Refusal::ProgramTooOld { has: 2, needs: 3 }))),
     ]
@@ -206,7 +211,7 @@ mod certificates {
             created_at: Timestamp(0),
             expires_at: Timestamp(1_900_000_000_000),
             used_by: None,
-            generation: 0,
+            ..JoinToken::default()
         };
         let after = JoinToken { id: "u".into(), ..token.clone() };
         let mut commands = vec![
@@ -234,6 +239,10 @@ mod certificates {
         assert!(state.recovery_confirmed() && state.join_token("u").unwrap().generation == 1);
         state
     }
+}
+
+fn token_with_conditions() -> JoinToken {
+    JoinToken { id: "t".into(), uses: 2, used: 1, from: vec!["10.0.0.0/24".parse().unwrap()], ..JoinToken::default() }
 }
 
 /// Two nodes, a policy at level 2, and an approved check.

@@ -4,7 +4,7 @@ use std::{io::IsTerminal, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use state_machine::Timestamp;
+use state_machine::{Timestamp, codes};
 
 use super::{
     Format,
@@ -44,8 +44,8 @@ pub enum MemberWord {
         #[arg(long)]
         risk_quorum: bool,
     },
-    /// Let a member vote, as soon as it has caught up
-    #[command(after_help = "Example:\n  hsraft member promote hs4")]
+    /// Let a member vote, as soon as it has caught up; with --force also when the number of voters becomes even
+    #[command(after_help = "Example:\n  hsraft member promote hs4\n  hsraft member promote hs4 --force")]
     Promote {
         /// Name or id
         member: String,
@@ -80,7 +80,7 @@ pub struct LeaveArgs {
 #[derive(Debug, Subcommand)]
 pub enum TokenWord {
     /// Make a token; it is shown this once
-    #[command(aliases = ["c", "new"], after_help = "Example:\n  hsraft token create --name hs2 --ttl 15m")]
+    #[command(aliases = ["c", "new"], after_help = "Example:\n  hsraft token create --name hs2 --ttl 15m\n  hsraft token create --uses 2 --from-cidr 10.0.0.0/24")]
     Create {
         /// Good for so long, at most 24h
         #[arg(long, default_value = "15m", value_parser = spans::parse)]
@@ -91,6 +91,12 @@ pub enum TokenWord {
         /// What the joiner becomes
         #[arg(long, default_value = "voter")]
         role: Role,
+        /// Good for so many members
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=7))]
+        uses: u32,
+        /// Only for joiners that call from this network; may be said again
+        #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+        from_cidr: Vec<String>,
     },
     /// Show tokens
     #[command(aliases = ["ls", "show"], after_help = "Example:\n  hsraft token list")]
@@ -162,7 +168,10 @@ pub async fn member(word: MemberWord, desk: &Desk) -> Result<(), Problem> {
         }
         MemberWord::Promote { member } => {
             set_role(&member, "voter", desk).await?;
-            desk.output.done("It votes once it has caught up and the number of voters stays odd; see: hsraft members")
+            desk.output.done(match desk.force {
+                true => "It votes once it has caught up, also beside an odd number of others; see: hsraft members",
+                false => "It votes once it has caught up and the number of voters stays odd; see: hsraft members",
+            })
         }
         MemberWord::Demote { member } => {
             set_role(&member, "learner", desk).await?;
@@ -173,7 +182,7 @@ pub async fn member(word: MemberWord, desk: &Desk) -> Result<(), Problem> {
 
 async fn set_role(member: &str, role: &str, desk: &Desk) -> Result<(), Problem> {
     let path = format!("/api/v1/cluster/members/{}/role", escape(member));
-    desk.client.post::<Value>(&path, json!({ "role": role })).await.map(|_| ())
+    desk.client.post::<Value>(&path, json!({ "role": role, "force": desk.force })).await.map(|_| ())
 }
 
 async fn remove(member: &str, risk_quorum: bool, desk: &Desk) -> Result<(), Problem> {
@@ -188,7 +197,9 @@ async fn list(desk: &Desk) -> Result<Members, Problem> {
 /// The member that answers.
 async fn this_member(desk: &Desk) -> Result<Member, Problem> {
     let mine = list(desk).await?.members.into_iter().find(|member| member.me);
-    mine.ok_or_else(|| Problem::new("the member that answers does not belong to the cluster any more"))
+    mine.ok_or_else(|| {
+        Problem::of(&codes::NO_LONGER_MEMBER, "the member that answers does not belong to the cluster any more")
+    })
 }
 
 /// `drain` and `undrain`.
@@ -249,12 +260,12 @@ pub async fn transfer_leader(args: TransferArgs, desk: &Desk) -> Result<(), Prob
 /// `token …`.
 pub async fn token(word: TokenWord, desk: &Desk) -> Result<(), Problem> {
     match word {
-        TokenWord::Create { ttl, name, role } => {
+        TokenWord::Create { ttl, name, role, uses, from_cidr } => {
             let role = match role {
                 Role::Voter => "voter",
                 Role::Learner => "learner",
             };
-            let wish = json!({ "ttlSecs": ttl.as_secs(), "name": name, "role": role });
+            let wish = json!({ "ttlSecs": ttl.as_secs(), "name": name, "role": role, "uses": uses, "from": from_cidr });
             let reply: NewToken = desk.client.post("/api/v1/cluster/tokens", wish).await?;
             desk.output.show_ours(&reply, || format!("{}\n", reply.token))?;
             if desk.output.format == Format::Human {
@@ -267,13 +278,16 @@ pub async fn token(word: TokenWord, desk: &Desk) -> Result<(), Problem> {
         TokenWord::List => {
             let reply: Tokens = desk.client.get("/api/v1/cluster/tokens").await?;
             desk.output.show_ours(&reply.tokens, || {
-                let mut table = Table::new(["ID", "For", "Role", "State", "Used by", "Created", "Expires"]);
+                let mut table =
+                    Table::new(["ID", "For", "From", "Role", "State", "Uses", "Used by", "Created", "Expires"]);
                 for token in &reply.tokens {
                     table.row([
                         token.id.clone(),
                         if token.name.is_empty() { "anybody".into() } else { token.name.clone() },
+                        if token.from.is_empty() { "anywhere".into() } else { token.from.join(" ") },
                         token.role.clone(),
                         token.state.clone(),
+                        format!("{}/{}", token.used, token.uses),
                         token.used_by.clone().unwrap_or_else(|| "-".into()),
                         moment(token.created_at).unwrap_or_default(),
                         moment(token.expires_at).unwrap_or_default(),
@@ -320,7 +334,7 @@ pub fn page(status: &Status, now: Timestamp) -> String {
             let Summary { quorum, voters, .. } = &status.summary;
             format!("quorum {quorum} of {voters} · not reached\n{}", whose_view(&status.summary))
         }
-        _ => footer(&status.summary, now),
+        _ => footer(&Summary { advice: Vec::new(), ..status.summary.clone() }, now),
     };
     for reason in &status.reasons {
         page += &format!("! {reason}\n");
@@ -399,9 +413,14 @@ fn footer(summary: &Summary, now: Timestamp) -> String {
     let spare = can_lose.map_or_else(String::new, |spare| format!(" · can lose {spare} more"));
     let leader = leader.as_deref().unwrap_or("nobody");
     let backup = summary.backup_at.map_or_else(String::new, |at| format!(" · backup {}", backup_age(at, now)));
-    let warnings: String = summary.warnings.iter().map(|warning| format!("! {warning}\n")).collect();
+    let said = summary.advice.iter().chain(&summary.warnings);
+    let said: String = said.map(|line| format!("! {line}\n")).collect();
+    let since = match summary.leading_secs {
+        0 => String::new(),
+        secs => format!(" since {}", span(secs * 1000)),
+    };
     format!(
-        "quorum {quorum} of {voters}{spare} · term {term} · {leader} leads{backup}\n{}{warnings}",
+        "quorum {quorum} of {voters}{spare} · term {term} · {leader} leads{since}{backup}\n{}{said}",
         whose_view(summary)
     )
 }

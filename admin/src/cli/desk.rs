@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_yaml_ng::Value;
-use state_machine::Timestamp;
+use state_machine::{Timestamp, codes};
 use url::Url;
 
 use super::{
@@ -45,7 +45,7 @@ impl Desk {
             Some(timeout) => timeout,
             None => setting("TIMEOUT", &file, "timeout")
                 .map_or(Ok(TIMEOUT), |text| spans::parse(&text))
-                .map_err(Problem::usage)?,
+                .map_err(|why| Problem::of(&codes::SPAN_WRONG, why))?,
         };
         let address = match (&global.address, &global.socket) {
             (Some(address), _) => Some(address.clone()),
@@ -102,7 +102,8 @@ fn socket(global: &Global, file: &Value, folder: &Path) -> PathBuf {
 
 fn remote(address: &str, global: &Global, file: &Value) -> Result<Remote, Problem> {
     let Some(api_key) = setting("API_KEY", file, "api_key") else {
-        return Err(Problem::usage(
+        return Err(Problem::of(
+            &codes::API_KEY_MISSING,
             "HEADSCALE_CLI_API_KEY environment variable needs to be set (or HSRAFT_CLI_API_KEY); \
              make a key on a member with: hsraft apikeys create",
         ));
@@ -121,7 +122,10 @@ fn parse_address(address: &str) -> Result<Url, Problem> {
     let text = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
     let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
     url.ok_or_else(|| {
-        Problem::usage(format!("{address:?} is not an address; write for example https://hs.example.com"))
+        Problem::of(
+            &codes::ADDRESS_WRONG,
+            format!("{address:?} is not an address; write for example https://hs.example.com"),
+        )
     })
 }
 
@@ -149,15 +153,20 @@ pub fn config(named: Option<&Path>) -> Result<(Value, PathBuf), Problem> {
         if named.is_none() && read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
             continue;
         }
-        let text = read.map_err(|error| Problem::new(format!("cannot read {}: {error}", file.display())))?;
+        let text = read.map_err(|error| {
+            Problem::of(&codes::FILE_UNREADABLE, format!("cannot read {}: {error}", file.display()))
+        })?;
         if let Some(text) = text {
-            let value = serde_yaml_ng::from_str(&text)
-                .map_err(|error| Problem::new(format!("{} is not YAML: {error}", file.display())))?;
+            let value = serde_yaml_ng::from_str(&text).map_err(|error| {
+                Problem::of(&codes::CONFIG_NOT_YAML, format!("{} is not YAML: {error}", file.display()))
+            })?;
             return Ok((value, file.parent().unwrap_or(Path::new("")).to_path_buf()));
         }
     }
     match named {
-        Some(file) => Err(Problem::new(format!("there is no configuration file {}", file.display()))),
+        Some(file) => {
+            Err(Problem::of(&codes::FILE_MISSING, format!("there is no configuration file {}", file.display())))
+        }
         None => Ok((Value::Null, PathBuf::new())),
     }
 }

@@ -4,6 +4,8 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 
+use state_machine::codes;
+
 use super::{
     Output,
     problem::{Problem, exit},
@@ -108,7 +110,12 @@ pub async fn run(word: LabWord, output: &Output) -> Result<i32, Problem> {
             let place = lab::place(&layout, &memory, &member)?;
             match process::kill(&place)? {
                 true if process::ended(&place, DRAIN).await => output.done(&format!("{member} killed"))?,
-                true => return Err(Problem::new(format!("{member} was killed and still runs; is its disk stuck?"))),
+                true => {
+                    return Err(Problem::of(
+                        &codes::LAB_SIGNAL,
+                        format!("{member} was killed and still runs; is its disk stuck?"),
+                    ));
+                }
                 false => return Err(not_running(&member)),
             }
             Ok(exit::OK)
@@ -149,8 +156,9 @@ async fn go_up(args: UpArgs, output: &Output) -> Result<i32, Problem> {
     memory.grow(args.members);
     let layout = Layout { dir, base_port: memory.base_port };
     layout.check(memory.members.len().max(args.members))?;
-    files::create_dir_all(&layout.dir)
-        .map_err(|error| Problem::new(format!("cannot make {}: {error}", layout.dir.display())))?;
+    files::create_dir_all(&layout.dir).map_err(|error| {
+        Problem::of(&codes::FILE_UNWRITABLE, format!("cannot make {}: {error}", layout.dir.display()))
+    })?;
     let mut up = up::Up::new(layout, memory, output, args.within);
     up.run().await?;
     let report = report(&up.layout, &up.memory).await;
@@ -160,10 +168,13 @@ async fn go_up(args: UpArgs, output: &Output) -> Result<i32, Problem> {
 
 fn start(place: &Place, memory: &Memory, member: &str) -> Result<(), Problem> {
     if process::running(place).is_some() {
-        return Err(Problem::new(format!("{member} is running")));
+        return Err(Problem::of(&codes::LAB_RUNNING, format!("{member} is running")));
     }
     if !memory.members.iter().any(|known| known.name == member && known.joined) {
-        return Err(Problem::new(format!("{member} has not joined yet; bring it in with: hsraft lab up")));
+        return Err(Problem::of(
+            &codes::LAB_NOT_JOINED,
+            format!("{member} has not joined yet; bring it in with: hsraft lab up"),
+        ));
     }
     process::start(place, Begin::Serve).map(drop)
 }
@@ -198,7 +209,7 @@ async fn down(place: Where, output: &Output) -> Result<i32, Problem> {
 }
 
 fn not_running(member: &str) -> Problem {
-    Problem::new(format!("{member} is not running; see: hsraft lab status"))
+    Problem::of(&codes::LAB_STOPPED, format!("{member} is not running; see: hsraft lab status"))
 }
 
 fn exit_code(report: &Report) -> i32 {

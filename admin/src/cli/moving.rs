@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use state_machine::Import as Rows;
 
+use state_machine::codes;
+
 use super::{
     Global,
     desk::{self, Desk},
@@ -76,15 +78,17 @@ pub async fn import(args: Import, global: &Global, output: Output) -> Result<(),
     };
     let database = match &args.db {
         Some(url) if url.contains("://") => {
-            return Err(Problem::usage(
+            return Err(Problem::of(
+                &codes::IMPORT_SOURCE,
                 "only SQLite files are read by this version; let Headscale's data be copied into one first",
             ));
         }
         Some(file) => PathBuf::from(file),
-        None => named(&["database", "sqlite", "path"])
-            .ok_or_else(|| Problem::usage("which database? --db FILE, or --config with database.sqlite.path in it"))?,
+        None => named(&["database", "sqlite", "path"]).ok_or_else(|| {
+            Problem::of(&codes::WHICH, "which database? --db FILE, or --config with database.sqlite.path in it")
+        })?,
     };
-    let database = read::file(&database).map_err(Problem::new)?;
+    let database = read::file(&database).map_err(|why| Problem::of(&codes::IMPORT_SOURCE, why))?;
     let version = database.version.clone();
     let repaired = repair::repaired(database);
     let changed = match args.dry_run {
@@ -139,11 +143,14 @@ pub async fn take_over(desk: &Desk, repaired: &Repaired, noise_key: Option<&Path
         v4 || node.ipv6.is_some_and(|ip| place.prefix_v6.is_none_or(|prefix| !prefix.contains(&ip)))
     };
     if let Some(node) = repaired.rows.nodes.iter().find(outside) {
-        return Err(Problem::new(format!(
-            "node {} ({}) has an address outside the cluster's prefixes; give the cluster the prefixes of Headscale's \
+        return Err(Problem::of(
+            &codes::IMPORT_OUTSIDE,
+            format!(
+                "node {} ({}) has an address outside the cluster's prefixes; give the cluster the prefixes of Headscale's \
              configuration first",
-            node.id, node.given_name
-        )));
+                node.id, node.given_name
+            ),
+        ));
     }
     let mut changed = 0;
     for batch in batches(&repaired.rows) {
@@ -164,18 +171,22 @@ fn check_noise_key(desk: &Desk, file: &Path, place: &Place) -> Result<(), Proble
     };
     let digits = text.trim().strip_prefix("privkey:").and_then(|digits| hex::decode(digits).ok());
     let private = digits.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    let private =
-        private.ok_or_else(|| Problem::new(format!("{} is not a private key of Headscale", file.display())))?;
+    let private = private.ok_or_else(|| {
+        Problem::of(&codes::NOISE_KEY_FILE, format!("{} is not a private key of Headscale", file.display()))
+    })?;
     let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from(private));
     let public = format!("mkey:{}", hex::encode(public.as_bytes()));
     if place.noise_key.is_empty() || place.noise_key == public || desk.force {
         return Ok(());
     }
-    Err(Problem::new(format!(
-        "the cluster has another Noise key than {}: no client would know it. Found the cluster with that key \
+    Err(Problem::of(
+        &codes::NOISE_KEY_OTHER,
+        format!(
+            "the cluster has another Noise key than {}: no client would know it. Found the cluster with that key \
          (noise.private_key_path in the configuration of the first member), or say --force and log every client in anew",
-        file.display()
-    )))
+            file.display()
+        ),
+    ))
 }
 
 /// Rows in pieces, each after those it refers to.
@@ -214,7 +225,7 @@ fn batches(rows: &Rows) -> Vec<Rows> {
 /// Writes what the cluster holds into a file for Headscale.
 pub async fn export(args: Export, desk: &Desk) -> Result<(), Problem> {
     let holdings: Holdings = desk.client.post("/api/v1/cluster/export", json!({})).await?;
-    let left = write::file(&args.db, &holdings, desk.now).map_err(Problem::new)?;
+    let left = write::file(&args.db, &holdings, desk.now).map_err(|why| Problem::of(&codes::EXPORT_FAILED, why))?;
     let report = json!({
         "users": holdings.rows.users.len(),
         "nodes": holdings.rows.nodes.len(),

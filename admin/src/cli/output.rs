@@ -7,6 +7,8 @@ use std::{
 
 use serde::Serialize;
 
+use state_machine::codes;
+
 use super::{
     dialect::{GoJson, GoYaml, Show, snake_keys},
     problem::Problem,
@@ -126,7 +128,8 @@ impl Output {
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             // The reader has seen enough (`| head`).
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(|error| Problem::new(format!("could not write the result: {error}"))),
+            result => result
+                .map_err(|error| Problem::of(&codes::OUTPUT_BROKEN, format!("could not write the result: {error}"))),
         }
     }
 
@@ -188,5 +191,5 @@ fn render<T: Serialize>(value: &T, format: Format) -> Result<String, Problem> {
 }
 
 fn unwritable(error: impl std::fmt::Display) -> Problem {
-    Problem::new(format!("could not write the result: {error}"))
+    Problem::of(&codes::OUTPUT_BROKEN, format!("could not write the result: {error}"))
 }

@@ -10,6 +10,8 @@ use clap::{Args, Subcommand};
 pub use preview::preview;
 use serde_json::json;
 
+use state_machine::codes;
+
 use super::{
     desk::Desk,
     output::Output,
@@ -129,7 +131,8 @@ pub struct Bypass {
 impl Bypass {
     fn refuse(&self) -> Result<(), Problem> {
         match self.bypass_grpc_and_access_database_directly {
-            true => Err(Problem::usage(
+            true => Err(Problem::of(
+                &codes::POLICY_BYPASS,
                 "the state cannot be changed behind the members' back: any member takes the policy, also while others are down; leave the flag out",
             )),
             false => Ok(()),
@@ -209,12 +212,14 @@ async fn carry_out(word: Policy, desk: &Desk) -> Result<(), Problem> {
 
 /// Needs no member. What the new text means, and what in it deserves a look, is told at the end.
 pub fn convert(text: &str, write: Option<&Path>, output: &Output) -> Result<(), Problem> {
-    let converted = convert::convert(text).map_err(Problem::new)?;
+    let converted = convert::convert(text).map_err(|why| Problem::of(&codes::POLICY_CONVERT, why))?;
     converted.notes.iter().for_each(|note| output.talk(note));
     match write {
         Some(file) => {
             let written = files::write(file, &converted.text);
-            written.map_err(|error| Problem::new(format!("cannot write {}: {error}", file.display())))?;
+            written.map_err(|error| {
+                Problem::of(&codes::FILE_UNWRITABLE, format!("cannot write {}: {error}", file.display()))
+            })?;
         }
         None => output.write(&converted.text)?,
     }
@@ -223,7 +228,10 @@ pub fn convert(text: &str, write: Option<&Path>, output: &Output) -> Result<(), 
             parsed.warnings.iter().for_each(|warning| output.talk(&format!("warning: {warning}")));
             Ok(())
         }
-        Err(rejection) => Err(Problem::new(format!("it has to be mended by hand before it can be set: {rejection}"))),
+        Err(rejection) => Err(Problem::of(
+            &codes::POLICY_CONVERT,
+            format!("it has to be mended by hand before it can be set: {rejection}"),
+        )),
     }
 }
 
@@ -243,7 +251,7 @@ async fn diff(desk: &Desk, from: Option<u64>, to: Option<u64>, file: Option<&Pat
             let history: PolicyHistory = desk.client.get("/api/v1/policy/history").await?;
             let numbers: Vec<u64> = history.history.iter().map(|version| version.number).collect();
             let newest = numbers.first().copied();
-            let to = to.or(newest).ok_or_else(|| Problem::new("no policy was ever set"))?;
+            let to = to.or(newest).ok_or_else(|| Problem::of(&codes::POLICY_NONE, "no policy was ever set"))?;
             let before = numbers.iter().copied().find(|number| *number < to);
             let old = match from.or(before) {
                 Some(from) => text(Some(from)).await?,
@@ -307,12 +315,13 @@ fn impact_text(impact: &Impact) -> String {
 /// A file, or standard input for `-`.
 pub fn read(file: &Path) -> Result<String, Problem> {
     if file == Path::new("-") {
-        return files::read_stdin().map_err(|error| Problem::new(format!("cannot read standard input: {error}")));
+        return files::read_stdin()
+            .map_err(|error| Problem::of(&codes::FILE_UNREADABLE, format!("cannot read standard input: {error}")));
     }
     match files::read(file) {
         Ok(Some(text)) => Ok(text),
-        Ok(None) => Err(Problem::new(format!("there is no file {}", file.display()))),
-        Err(error) => Err(Problem::new(format!("cannot read {}: {error}", file.display()))),
+        Ok(None) => Err(Problem::of(&codes::FILE_MISSING, format!("there is no file {}", file.display()))),
+        Err(error) => Err(Problem::of(&codes::FILE_UNREADABLE, format!("cannot read {}: {error}", file.display()))),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use state_machine::codes;
+
 use super::{
     desk::Desk,
     problem::Problem,
@@ -110,7 +112,7 @@ impl Which {
         match (self.id, &self.key) {
             (Some(id), _) => Ok(json!({ "id": id.to_string() })),
             (None, Some(key)) => Ok(json!({ "key": key })),
-            (None, None) => Err(Problem::usage("which key? --id ID; see: hsraft preauthkeys list")),
+            (None, None) => Err(Problem::of(&codes::WHICH, "which key? --id ID; see: hsraft preauthkeys list")),
         }
     }
 }

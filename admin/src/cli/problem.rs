@@ -6,6 +6,8 @@ use state_machine::codes::{self, Code};
 
 /// Exit codes, the same for every word.
 pub mod exit {
+    use state_machine::codes::Code;
+
     /// Done.
     pub const OK: i32 = 0;
     /// Not done; or, from `status`, degraded.
@@ -26,6 +28,30 @@ pub mod exit {
     pub const PREFLIGHT: i32 = 16;
     /// The laboratory did not come up in time; safe to run again.
     pub const STILL_STARTING: i32 = 20;
+    /// This program does not fit the cluster's.
+    pub const SKEW: i32 = 13;
+
+    /// What a code ends a process with: a member that does not start says by its exit code why, and so do the words
+    /// that ask one; the rest were simply not done.
+    pub fn of(code: &Code) -> i32 {
+        match code.number {
+            1101..=1107 => TOKEN,
+            1202 => SKEW,
+            2001 | 2002 | 2004 | 2021 => NO_QUORUM,
+            3002..=3007 => USAGE,
+            3010 | 3019 => TOKEN,
+            3011..=3016 => i32::from(code.number - 3000),
+            3017 => 14,
+            3018 | 3031 | 3032 => 16,
+            3020 | 3033 => STILL_STARTING,
+            3040..=3049 => 40,
+            3070..=3079 => 70,
+            4041..=4049 => BACKUP,
+            9002 | 9016 | 9019 | 9021..=9029 | 9103..=9105 | 9303 | 9304 => USAGE,
+            9011..=9013 => UNREACHABLE,
+            _ => FAILED,
+        }
+    }
 }
 
 /// Why a word could not be carried out.
@@ -38,6 +64,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// With its line in the table of codes, which knows the exit code too.
+    pub fn of(code: &'static Code, text: impl Into<String>) -> Problem {
+        Problem { exit: exit::of(code), text: text.into(), code: Some(code) }
+    }
+
     /// Not done.
     pub fn new(text: impl Into<String>) -> Problem {
         Problem { exit: exit::FAILED, text: text.into(), code: None }
@@ -81,5 +112,51 @@ impl Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raft::StartError;
+
+    use super::*;
+
+    #[test]
+    fn every_code_has_one_of_the_known_exit_codes() {
+        let known = [1, 2, 3, 10, 11, 12, 13, 14, 15, 16, 20, 40, 41, 70];
+        for code in codes::ALL {
+            assert!(known.contains(&exit::of(code)), "{code} ends with {}", exit::of(code));
+        }
+    }
+
+    #[test]
+    fn a_member_that_does_not_start_ends_as_its_code_says() {
+        let io = || std::io::Error::other("x");
+        let x = || "x".to_owned();
+        let token = |code| StartError::Token { why: x(), code };
+        let table = [
+            (StartError::Option(x()), 2),
+            (StartError::NothingThere(x()), 2),
+            (StartError::Refused { why: x(), code: &codes::START_REFUSED }, 2),
+            (token(&codes::TOKEN_USED), 10),
+            (token(&codes::TOKEN_FROM), 10),
+            (token(&codes::START_TOKEN_MALFORMED), 10),
+            (StartError::WrongPin(x()), 11),
+            (StartError::Unreachable(x()), 12),
+            (StartError::Skew(x()), 13),
+            (StartError::Refused { why: x(), code: &codes::PROGRAM_TOO_OLD }, 13),
+            (StartError::Foreign(x()), 14),
+            (StartError::Removed, 14),
+            (StartError::Clock(6_000), 15),
+            (StartError::Listen { address: x(), source: io() }, 16),
+            (StartError::Disk { path: x(), source: io() }, 16),
+            (StartError::CatchingUp, 20),
+            (StartError::Integrity(x()), 40),
+            (StartError::Engine(x()), 70),
+        ];
+        for (error, exit) in table {
+            assert_eq!(error.exit_code(), exit, "{error:?}");
+            assert_eq!(exit::of(error.code()), exit, "{error:?} is {}", error.code());
+        }
     }
 }

@@ -37,7 +37,11 @@ pub async fn health(desk: &Desk) -> Result<i32, Problem> {
     desk.output.show_ours(&health, || "\n".into())?;
     match health.database_connectivity {
         true => Ok(exit::OK),
-        false => Err(Problem::new("checking health: the member has no quorum behind it; see: hsraft status")),
+        false => Err(Problem::of(
+            &codes::NO_QUORUM,
+            "checking health: the member has no quorum behind it; see: hsraft status",
+        )
+        .exiting(exit::FAILED)),
     }
 }
 
@@ -46,7 +50,10 @@ pub fn explain(code: Option<&str>, output: &Output) -> Result<(), Problem> {
     let chosen: Vec<&Code> = match code {
         None => codes::ALL.to_vec(),
         Some(text) => vec![Code::find(text).ok_or_else(|| {
-            Problem::usage(format!("{text:?} is no code; they look like HSR-2001, and hsraft explain shows all"))
+            Problem::of(
+                &codes::CODE_UNKNOWN,
+                format!("{text:?} is no code; they look like HSR-2001, and hsraft explain shows all"),
+            )
         })?],
     };
     let facts: Vec<serde_json::Value> = chosen

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 
+use state_machine::codes;
+
 use super::{Format, Output, command, problem::Problem};
 use crate::files;
 
@@ -57,7 +59,9 @@ pub fn completion(args: &Completion, output: &Output) -> Result<(), Problem> {
 
 /// Writes a page for every word.
 pub fn manual(args: &Manual, output: &Output) -> Result<(), Problem> {
-    let written = |error: std::io::Error| Problem::new(format!("cannot write to {}: {error}", args.folder.display()));
+    let written = |error: std::io::Error| {
+        Problem::of(&codes::FILE_UNWRITABLE, format!("cannot write to {}: {error}", args.folder.display()))
+    };
     files::create_dir_all(&args.folder).map_err(written)?;
     let mut grammar = command();
     grammar.build();
@@ -81,7 +85,7 @@ pub fn generate(word: &Generate, output: &Output) -> Result<(), Problem> {
     rustls::crypto::ring::default_provider()
         .secure_random
         .fill(&mut key)
-        .map_err(|_| Problem::new("the machine gives no randomness"))?;
+        .map_err(|_| Problem::of(&codes::NO_RANDOMNESS, "the machine gives no randomness"))?;
     // Clamped as Curve25519 wants it, as Go's key package does.
     key[0] &= 248;
     key[31] = key[31] & 127 | 64;

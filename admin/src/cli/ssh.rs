@@ -3,6 +3,8 @@
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use state_machine::codes;
+
 use super::{
     desk::Desk,
     problem::Problem,
@@ -60,7 +62,10 @@ pub async fn run(word: Ssh, desk: &Desk) -> Result<(), Problem> {
 async fn decide(desk: &Desk, id: &str, word: &str, done: &str) -> Result<(), Problem> {
     let id: String = id.trim().rsplit('/').next().unwrap_or_default().to_owned();
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)) {
-        return Err(Problem::usage(format!("{id:?} is not the id of a connection; see: hsraft ssh list")));
+        return Err(Problem::of(
+            &codes::NOT_A_CHECK_ID,
+            format!("{id:?} is not the id of a connection; see: hsraft ssh list"),
+        ));
     }
     desk.client.post::<Value>(&format!("/api/v1/cluster/ssh-checks/{id}/{word}"), json!({})).await?;
     desk.output.done(done)

@@ -202,6 +202,45 @@ fn happen(lone: &Arc<Lone>, deed: &str) -> String {
     }
 }
 
+/// Whoever is refused finds a line of the table that is about this refusal, not about refusals as such.
+#[tokio::test]
+async fn every_refusal_has_a_code_of_its_own() {
+    use state_machine::codes;
+    let lone = Lone::new();
+    let walk = [
+        ("users create alice", None),
+        ("users create alice", Some(&codes::TAKEN)),
+        ("users create a~b/c", Some(&codes::INVALID)),
+        ("users destroy -n nobody --force", Some(&codes::NOT_FOUND)),
+        ("users destroy --force", Some(&codes::WHICH)),
+        ("users rename -i 1", Some(&codes::WHICH)),
+        ("preauthkeys expire", Some(&codes::WHICH)),
+        ("preauthkeys create -u 99", Some(&codes::NOT_FOUND)),
+        ("apikeys expire --prefix nobody", Some(&codes::NOT_FOUND)),
+        ("nodes delete -i 99 --force", Some(&codes::NOT_FOUND)),
+        ("policy set -f /nowhere/policy.hujson", Some(&codes::FILE_MISSING)),
+        ("policy diff", Some(&codes::POLICY_NONE)),
+        ("ssh approve a/b", Some(&codes::NOT_A_CHECK_ID)),
+        ("token create --from-cidr nonsense", Some(&codes::INVALID)),
+        ("token create --uses 2 --name hs2", Some(&codes::INVALID)),
+        ("token revoke nothing", Some(&codes::NOT_FOUND)),
+        ("member remove hs9 --force", Some(&codes::NOT_FOUND)),
+        ("member remove hs1 --force", Some(&codes::INVALID)),
+        ("transfer-leader --to hs9", Some(&codes::NOT_FOUND)),
+        ("drain hs9", Some(&codes::NOT_FOUND)),
+        ("upgrade check 99.0.0", Some(&codes::UPGRADE_OTHER_PROGRAM)),
+    ];
+    for (words, code) in walk {
+        let said = say(&lone, words).await;
+        let found = said.rsplit_once("[HSR-").and_then(|(_, rest)| codes::Code::find(rest.split(']').next()?));
+        assert_eq!(found, code, "{words}: {said}");
+        assert!(found.is_none_or(|code| ![codes::NOT_DONE.number, codes::USAGE.number].contains(&code.number)));
+    }
+    lone.quorum.store(false, Ordering::Relaxed);
+    let said = say(&lone, "users create bob").await;
+    assert!(said.contains("[HSR-2001]") && said.ends_with("exit 3\n"), "{said}");
+}
+
 #[test]
 fn the_grammar_is_sound() {
     command().debug_assert();

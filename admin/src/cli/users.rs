@@ -3,6 +3,8 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use state_machine::codes;
+
 use super::{
     desk::Desk,
     problem::Problem,
@@ -98,7 +100,7 @@ pub async fn run(word: Users, desk: &Desk) -> Result<(), Problem> {
             let mut names = names.into_iter();
             let old = if which.is_empty() { names.next() } else { None };
             let new = new_name.or_else(|| names.next());
-            let new = new.ok_or_else(|| Problem::usage("which new name? --new-name NAME"))?;
+            let new = new.ok_or_else(|| Problem::of(&codes::WHICH, "which new name? --new-name NAME"))?;
             let user = one(desk, which, old).await?;
             let path = format!("/api/v1/user/{}/rename/{}", user.id, escape(&new));
             let reply: OneUser = desk.client.post(&path, json!({})).await?;
@@ -134,13 +136,15 @@ async fn one(desk: &Desk, which: Which, positional: Option<String>) -> Result<Us
     let filter = match (which.id(), which.name.or(positional)) {
         (Some(id), _) => format!("?id={id}"),
         (None, Some(name)) => format!("?name={}", escape(&name)),
-        (None, None) => return Err(Problem::usage("--name or --identifier flag is required")),
+        (None, None) => return Err(Problem::of(&codes::WHICH, "--name or --identifier flag is required")),
     };
     let reply: UserList = desk.client.get(&format!("/api/v1/user{filter}")).await?;
     match <[User; 1]>::try_from(reply.users) {
         Ok([user]) => Ok(user),
-        Err(users) if users.is_empty() => Err(Problem::new("no user matches; see: hsraft users list")),
-        Err(_) => Err(Problem::new("multiple users match query, specify an ID")),
+        Err(users) if users.is_empty() => {
+            Err(Problem::of(&codes::NOT_FOUND, "no user matches; see: hsraft users list"))
+        }
+        Err(_) => Err(Problem::of(&codes::AMBIGUOUS, "multiple users match query, specify an ID")),
     }
 }
 

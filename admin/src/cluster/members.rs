@@ -64,6 +64,8 @@ pub(crate) async fn transfer_leader(
 pub(crate) struct RoleWish {
     /// `voter` or `learner`.
     role: String,
+    /// Also when the number of voters becomes even.
+    force: bool,
 }
 
 /// `POST /cluster/members/{id}/role`: the leader makes it so when it is safe.
@@ -80,7 +82,7 @@ pub(crate) async fn set_role(
         other => return Err(ApiError::invalid(format!("role is {other:?}; it can be voter or learner"))),
     };
     tracing::info!(by = caller.by, member = %id, ?role, "member shall have another role");
-    api.propose(&caller, Command::SetMemberRole { id, role }).await?;
+    api.propose(&caller, Command::SetMemberRole { id, role, insist: wish.force && role == JoinRole::Voter }).await?;
     Ok(Reply(Empty {}))
 }
 

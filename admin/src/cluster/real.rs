@@ -1,10 +1,10 @@
 //! The real cluster behind the handlers: `raft::Cluster` in their words.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError};
-use state_machine::{Answer, Command, JoinRole, MemberId, State, Timestamp};
+use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError, TokenWish};
+use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, State, Timestamp};
 
 use super::view::{Backup, Contact, Standing};
 use crate::backend::{Backend, Failure};
@@ -15,6 +15,7 @@ impl From<ProposeError> for Failure {
             ProposeError::Deadline(why) => Failure::Unknown(why),
             ProposeError::Stopped => Failure::Stopped("it is shutting down".into()),
             ProposeError::Closed { code, why } => Failure::Closed(code, why),
+            ProposeError::Refused(refusal) => Failure::Refused(refusal),
             ProposeError::TooLarge(..)
             | ProposeError::Malformed(_)
             | ProposeError::Impossible(_)
@@ -67,6 +68,7 @@ impl Backend for Cluster {
             room: seen.report.as_ref().and_then(|report| report.room),
             scrubbed_at: seen.report.as_ref().map(|report| Timestamp(report.scrubbed_ms)).filter(|at| at.0 > 0),
             reaches: seen.report.as_ref().map(|report| report.reaches.iter().copied().map(MemberId).collect()),
+            feature_level: seen.report.as_ref().map(|report| report.feature_level.max(RISES_BY_ITSELF_TO)),
             certificate_ends: seen.report.as_ref().map(|report| Timestamp(report.certificate_ends_ms)),
         };
         Standing {
@@ -82,17 +84,13 @@ impl Backend for Cluster {
             halted: self.halted(),
             seen_by: board.by,
             seen_ago: board.age,
+            leading_for: board.leading_for,
+            able: board.able,
         }
     }
 
-    fn create_join_token<'a>(
-        &'a self,
-        ttl: Duration,
-        name: &'a str,
-        role: JoinRole,
-        by: &'a str,
-    ) -> BoxFuture<'a, Result<String, Failure>> {
-        Box::pin(async move { Ok(Cluster::create_join_token(self, ttl, name, role, by).await?) })
+    fn create_join_token<'a>(&'a self, wish: TokenWish, by: &'a str) -> BoxFuture<'a, Result<String, Failure>> {
+        Box::pin(async move { Ok(Cluster::create_token(self, wish, by).await?) })
     }
 
     fn transfer_leader(&self, to: Option<MemberId>) -> BoxFuture<'_, Result<(), Failure>> {

@@ -6,6 +6,8 @@ use axum::{
     Extension, Json as Reply,
     extract::{Path, State as Shared},
 };
+use ipnet::IpNet;
+use raft::TokenWish;
 use serde::{Deserialize, Serialize};
 use state_machine::{Command, JoinRole, JoinToken, Timestamp};
 
@@ -32,8 +34,14 @@ pub struct Token {
     pub role: String,
     /// `valid`, `used` or `expired`.
     pub state: String,
-    /// The member that came in with it.
+    /// The member that came in with it, the last one of several.
     pub used_by: Option<String>,
+    /// For how many members it is good in all.
+    pub uses: u32,
+    /// How many came in with it.
+    pub used: u32,
+    /// Only for joiners from these networks; empty: from anywhere.
+    pub from: Vec<String>,
     #[serde(with = "moment")]
     pub created_at: Option<Timestamp>,
     #[serde(with = "moment")]
@@ -65,6 +73,10 @@ pub(crate) struct Create {
     name: String,
     /// `voter` (also when empty) or `learner`.
     role: String,
+    /// For so many members; absent: one.
+    uses: u32,
+    /// Networks like `10.0.0.0/24` a joiner must call from; empty: any.
+    from: Vec<String>,
 }
 
 fn view(token: &JoinToken, state: &state_machine::State, now: Timestamp) -> Token {
@@ -77,13 +89,16 @@ fn view(token: &JoinToken, state: &state_machine::State, now: Timestamp) -> Toke
             JoinRole::Learner => "learner",
         }
         .into(),
-        state: match token.used_by {
-            Some(_) => "used",
-            None if token.expires_at <= now => "expired",
-            None => "valid",
+        state: match token.is_spent() {
+            true => "used",
+            false if token.expires_at <= now => "expired",
+            false => "valid",
         }
         .into(),
         used_by: token.used_by.map(member),
+        uses: token.uses.max(1),
+        used: if token.uses > 1 { token.used } else { u32::from(token.used_by.is_some()) },
+        from: token.from.iter().map(ToString::to_string).collect(),
         created_at: Some(token.created_at),
         expires_at: Some(token.expires_at),
     }
@@ -111,8 +126,17 @@ pub(crate) async fn create(
         "learner" => JoinRole::Learner,
         other => return Err(ApiError::invalid(format!("role is {other:?}; it can be voter or learner"))),
     };
-    let token = api.backend.create_join_token(ttl, &wish.name, role, &caller.by).await?;
+    let from = wish.from.iter().map(|text| network(text)).collect::<Result<Vec<IpNet>, ApiError>>()?;
+    let wish = TokenWish { ttl, name: wish.name, role, uses: wish.uses, from };
+    let token = api.backend.create_join_token(wish, &caller.by).await?;
     Ok(Reply(NewToken { token, addresses: addresses(&api), ttl_secs: ttl.as_secs() }))
+}
+
+/// Reads `10.0.0.0/24`, or one address.
+fn network(text: &str) -> Result<IpNet, ApiError> {
+    let alone = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+    let network = text.parse::<IpNet>().ok().or_else(alone).map(|network| network.trunc());
+    network.ok_or_else(|| ApiError::invalid(format!("{text:?} is no network; write for example 10.0.0.0/24")))
 }
 
 /// Where a joiner may call: this member first, then the others that vote.

@@ -29,6 +29,10 @@ pub struct Standing {
     pub seen_by: Option<MemberId>,
     /// How old the view is.
     pub seen_ago: Duration,
+    /// For how long the leader has led.
+    pub leading_for: Duration,
+    /// The feature level every program can apply, and for how long that has been so; none: some do not say.
+    pub able: Option<(u32, Duration)>,
 }
 
 /// Members hear from the leader once a second; a view older than this says nothing about now.
@@ -64,6 +68,8 @@ pub struct Contact {
     pub reaches: Option<BTreeSet<MemberId>>,
     /// When the certificate it shows to other members ends.
     pub certificate_ends: Option<Timestamp>,
+    /// What its program can apply.
+    pub feature_level: Option<u32>,
 }
 
 /// How a member's backup stands.
@@ -79,6 +85,8 @@ pub struct Backup {
 
 /// A backup that is older is worth a word.
 const BACKUP_OLD: Duration = Duration::from_secs(60);
+/// A clock further from the leader's is worth a word.
+const CLOCK_MS: u64 = 250;
 /// Longer silence is worth a word.
 const SILENT: Duration = Duration::from_secs(5);
 /// A lag beyond this many entries is worth a word.
@@ -152,6 +160,8 @@ pub struct Summary {
     pub can_lose: Option<u64>,
     pub term: u64,
     pub leader: Option<String>,
+    /// For how long it has led.
+    pub leading_secs: u64,
     /// Whose view of the others this is; absent when no leader was heard of since this member started.
     pub seen_by: Option<String>,
     /// How old that view is.
@@ -163,6 +173,8 @@ pub struct Summary {
     pub backup_at: Option<Timestamp>,
     /// What should not stay like this, though the cluster works.
     pub warnings: Vec<String>,
+    /// What is wrong with which member, and what to do.
+    pub advice: Vec<String>,
 }
 
 /// How the cluster is.
@@ -238,8 +250,9 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 joined_at: Some(member.joined_at),
             }
         })
-        .collect();
-    Members { members, summary: summary(state, standing) }
+        .collect::<Vec<Member>>();
+    let summary = Summary { advice: worries(&members), ..summary(state, standing) };
+    Members { members, summary }
 }
 
 fn eta_secs(contact: &Contact) -> Option<u64> {
@@ -313,6 +326,16 @@ fn warnings(state: &State, standing: &Standing) -> Vec<String> {
             warnings.push(format!("the backup of {name} stands still since {}: look at its log", backup.archived_at));
         }
     }
+    for (id, contact) in &standing.contacts {
+        if let Some(ahead) = contact.clock_ahead_ms.filter(|ahead| ahead.unsigned_abs() > CLOCK_MS) {
+            warnings.push(format!(
+                "the clock of {} is {ahead:+} ms off the leader's: look at its NTP; above {} ms a member says it is not \
+                 ready, and leads no more",
+                name_of(state, *id),
+                raft::CLOCK_OFF_MS
+            ));
+        }
+    }
     if !backups.is_empty() && !state.secrets().contains_key(raft::archive::RECOVERY_SECRET) {
         warnings.push(
             "there is no recovery key: only a member's file sealing.key would open a backup; hsraft recovery-key create".into(),
@@ -336,11 +359,13 @@ fn summary(state: &State, standing: &Standing) -> Summary {
         can_lose: is_fresh.then(|| reachable.saturating_sub(quorum)),
         term: standing.term,
         leader: standing.leader.map(|id| name_of(state, id)),
+        leading_secs: standing.leading_for.as_secs(),
         seen_by: standing.seen_by.map(|id| name_of(state, id)),
         seen_ms_ago: standing.seen_ago.as_millis() as u64,
         is_fresh,
         backup_at: standing.contacts.values().filter_map(|contact| Some(contact.backup.as_ref()?.archived_at)).max(),
         warnings: warnings(state, standing),
+        advice: Vec::new(),
     }
 }
 

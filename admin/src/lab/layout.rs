@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use state_machine::codes;
+
 use crate::cli::problem::Problem;
 
 /// Members at most; ten ports each.
@@ -39,7 +41,8 @@ pub struct Place {
 
 /// A folder as members in other working folders see it.
 pub fn absolute(dir: &Path) -> Result<PathBuf, Problem> {
-    std::path::absolute(dir).map_err(|error| Problem::new(format!("{} is no folder: {error}", dir.display())))
+    std::path::absolute(dir)
+        .map_err(|error| Problem::of(&codes::FILE_UNWRITABLE, format!("{} is no folder: {error}", dir.display())))
 }
 
 impl Layout {
@@ -68,20 +71,23 @@ impl Layout {
     /// Whether `members` members fit into this folder and these ports.
     pub fn check(&self, members: usize) -> Result<(), Problem> {
         if members == 0 || members > MEMBERS_MAX {
-            return Err(Problem::usage(format!("a laboratory has between 1 and {MEMBERS_MAX} members")));
+            return Err(Problem::of(&codes::LAB_SIZE, format!("a laboratory has between 1 and {MEMBERS_MAX} members")));
         }
         if usize::from(self.base_port) + 10 * members > usize::from(u16::MAX) || self.base_port < 1024 {
-            return Err(Problem::usage(format!(
-                "ports {} and on do not fit; choose for example --base-port 8080",
-                self.base_port
-            )));
+            return Err(Problem::of(
+                &codes::LAB_PORTS,
+                format!("ports {} and on do not fit; choose for example --base-port 8080", self.base_port),
+            ));
         }
         let socket = self.place(members - 1).socket;
         if socket.as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(Problem::usage(format!(
-                "{} is too long for a unix socket ({SOCKET_PATH_MAX} bytes at most); choose a shorter --dir",
-                socket.display()
-            )));
+            return Err(Problem::of(
+                &codes::LAB_PATH,
+                format!(
+                    "{} is too long for a unix socket ({SOCKET_PATH_MAX} bytes at most); choose a shorter --dir",
+                    socket.display()
+                ),
+            ));
         }
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use state_machine::codes;
+
 use crate::{cli::problem::Problem, files};
 
 /// The file.
@@ -31,18 +33,20 @@ impl Memory {
     /// What the folder remembers; `None` when it is no laboratory yet.
     pub fn load(dir: &Path) -> Result<Option<Memory>, Problem> {
         let file = dir.join("lab.json");
-        let text =
-            files::read(&file).map_err(|error| Problem::new(format!("cannot read {}: {error}", file.display())))?;
-        text.map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|error| Problem::new(format!("{} is damaged ({error}); delete it to begin anew", file.display())))
+        let text = files::read(&file).map_err(|error| {
+            Problem::of(&codes::FILE_UNREADABLE, format!("cannot read {}: {error}", file.display()))
+        })?;
+        text.map(|text| serde_json::from_str(&text)).transpose().map_err(|error| {
+            Problem::of(&codes::LAB_MEMORY, format!("{} is damaged ({error}); delete it to begin anew", file.display()))
+        })
     }
 
     /// Writes it down.
     pub fn save(&self, dir: &Path) -> Result<(), Problem> {
         let text = serde_json::to_string_pretty(self).expect("plain values become JSON");
         let file = dir.join("lab.json");
-        files::write(&file, &text).map_err(|error| Problem::new(format!("cannot write {}: {error}", file.display())))
+        files::write(&file, &text)
+            .map_err(|error| Problem::of(&codes::FILE_UNWRITABLE, format!("cannot write {}: {error}", file.display())))
     }
 
     /// Makes room for `count` members; never forgets one.

@@ -11,6 +11,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::Instant;
 
+use state_machine::codes;
+
 use super::layout::Place;
 use crate::{cli::problem::Problem, files};
 
@@ -29,8 +31,9 @@ pub enum Begin {
 
 /// Starts a member in a session of its own, so that it outlives this command and its terminal.
 pub fn start(place: &Place, begin: Begin) -> Result<Child, Problem> {
-    let failed =
-        |what: &str, error: std::io::Error| Problem::new(format!("cannot start {}: {what}: {error}", place.name));
+    let failed = |what: &str, error: std::io::Error| {
+        Problem::of(&codes::LAB_START, format!("cannot start {}: {what}: {error}", place.name))
+    };
     let log = files::append(&place.log).map_err(|error| failed("its log", error))?;
     let errors = log.try_clone().map_err(|error| failed("its log", error))?;
     let program = std::env::current_exe().map_err(|error| failed("this program", error))?;
@@ -68,11 +71,13 @@ pub fn start_later(place: &Place, dir: &Path, after: Duration) -> Result<(), Pro
 /// `lab detach -- WORDS`: leaves the terminal's session and becomes `hsraft WORDS`. Only returns when that fails.
 pub fn detach(words: &[OsString]) -> Problem {
     if let Err(error) = rustix::process::setsid() {
-        return Problem::new(format!("cannot leave the session: {error}"));
+        return Problem::of(&codes::LAB_START, format!("cannot leave the session: {error}"));
     }
     match std::env::current_exe() {
-        Ok(program) => Problem::new(format!("cannot start: {}", Command::new(program).args(words).exec())),
-        Err(error) => Problem::new(format!("cannot find this program: {error}")),
+        Ok(program) => {
+            Problem::of(&codes::LAB_START, format!("cannot start: {}", Command::new(program).args(words).exec()))
+        }
+        Err(error) => Problem::of(&codes::LAB_START, format!("cannot find this program: {error}")),
     }
 }
 
@@ -97,7 +102,9 @@ fn signal(place: &Place, signal: Signal) -> Result<bool, Problem> {
     let Some(pid) = running(place) else { return Ok(false) };
     match kill_process(pid, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(true),
-        Err(error) => Err(Problem::new(format!("cannot signal {} (process {pid}): {error}", place.name))),
+        Err(error) => {
+            Err(Problem::of(&codes::LAB_SIGNAL, format!("cannot signal {} (process {pid}): {error}", place.name)))
+        }
     }
 }
 

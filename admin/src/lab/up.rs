@@ -8,6 +8,8 @@ use std::{
 use serde_json::json;
 use tokio::time::Instant;
 
+use state_machine::codes;
+
 use super::{
     client,
     layout::{Layout, Place},
@@ -73,7 +75,9 @@ impl<'a> Up<'a> {
     fn prepare(&self) -> Result<(), Problem> {
         for index in 0..self.memory.members.len() {
             let place = self.layout.place(index);
-            let failed = |error| Problem::new(format!("cannot prepare {}: {error}", place.folder.display()));
+            let failed = |error| {
+                Problem::of(&codes::FILE_UNWRITABLE, format!("cannot prepare {}: {error}", place.folder.display()))
+            };
             files::create_dir_all(&place.folder).map_err(failed)?;
             if files::read(&place.config).map_err(failed)?.is_none() {
                 files::write(&place.config, &self.layout.config(&place)).map_err(failed)?;
@@ -229,7 +233,7 @@ impl<'a> Up<'a> {
                 patience.what,
                 self.layout.dir.display()
             );
-            return Err(Problem::new(text).exiting(exit::STILL_STARTING));
+            return Err(Problem::of(&codes::LAB_SLOW, text).exiting(exit::STILL_STARTING));
         }
         if patience.shall_speak() {
             self.output.talk(&format!("{} …", patience.what));
@@ -258,10 +262,13 @@ fn ended_at_once(place: &Place, status: ExitStatus) -> Problem {
     let end = files::tail(&place.log, 40);
     let word = end.lines().rev().find_map(|line| line.strip_prefix("hsraft: "));
     let (name, log) = (&place.name, place.log.display());
-    Problem::new(match word {
-        Some(word) => format!("{name} ended at once: {word}; its log is {log}"),
-        None => format!("{name} ended at once ({status}); the end of {log}:\n{end}"),
-    })
+    Problem::of(
+        &codes::LAB_START,
+        match word {
+            Some(word) => format!("{name} ended at once: {word}; its log is {log}"),
+            None => format!("{name} ended at once ({status}); the end of {log}:\n{end}"),
+        },
+    )
 }
 
 /// What is being waited for, and since when nothing was said.

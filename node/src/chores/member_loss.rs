@@ -99,7 +99,7 @@ mod tests {
             created_at: NOW,
             expires_at: NOW.after(Duration::from_secs(60)),
             used_by: None,
-            generation: 0,
+            ..JoinToken::default()
         };
         let client =
             Registration { machine_key: MachineKey([1; 32]), node_key: NodeKey([1; 32]), ..Registration::default() };

@@ -96,6 +96,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("cluster.peer_listen_addr", Read),
     ("cluster.peer_advertise_addr", Read),
     ("cluster.timing", Read),
+    ("cluster.auto_remove_after", Read),
     ("cluster.snapshot_every", Read),
     ("cluster.backup_dir", Read),
     ("cluster.disk_low_mib", Read),

@@ -23,7 +23,7 @@ fn group(voters: u64, learners: u64, role: JoinRole, silent: &[u64]) -> (State, 
             created_at: Timestamp(1),
             expires_at: Timestamp(2),
             used_by: None,
-            generation: 0,
+            ..JoinToken::default()
         };
         apply(id, Command::CreateJoinToken { token });
         apply(id, Command::AdmitMember { token: format!("t{id}"), member: named(id), replaces: String::new() });
@@ -76,7 +76,7 @@ fn a_vote_is_taken_only_while_the_rest_can_go_on() {
     let (mut state, status) = group(3, 0, JoinRole::Voter, &[]);
     assert_eq!(demote(me, &state, &status, FRESH), None);
     let listen = |state: &mut State, id| {
-        let command = Command::SetMemberRole { id: MemberId(id), role: JoinRole::Learner };
+        let command = Command::SetMemberRole { id: MemberId(id), role: JoinRole::Learner, insist: false };
         state.apply(Stamp { at: Timestamp(1), revision: Revision(9) }, command).unwrap();
     };
     listen(&mut state, 2);
@@ -138,6 +138,9 @@ async fn member(name: &str, folder: &std::path::Path, start: StartAs) -> Cluster
         snapshot_every: 1000,
         feature_level: state_machine::FEATURE_LEVEL,
         space: crate::space::Space::default(),
+        auto_remove_after: None,
+        join_within: crate::JOIN_WITHIN,
+        arrival: None,
         backup: None,
         drills: false,
         runtime: None,

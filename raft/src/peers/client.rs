@@ -155,9 +155,10 @@ impl RaftNetworkV2<Types> for Connection {
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let failed = |why: &str| StreamingError::Unreachable(Unreachable::new(&AnyError::error(why)));
-        let head = Frame { kind: 0, data: encode(&SnapshotHead::new(&snapshot.meta, Some(vote))).into() };
         let data = snapshot.snapshot;
         let size = data.len();
+        let head = SnapshotHead { bytes: Some(size as u64), ..SnapshotHead::new(&snapshot.meta, Some(vote)) };
+        let head = Frame { kind: 0, data: encode(&head).into() };
         let pieces = (0..size).step_by(SNAPSHOT_PIECE_BYTES).map(move |start| Frame {
             kind: 1,
             data: Bytes::slice(&data, start..(start + SNAPSHOT_PIECE_BYTES).min(size)),

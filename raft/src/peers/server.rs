@@ -15,6 +15,7 @@ use crate::{
     cluster::Core,
     encode::{Ballot, Call, DecodeError, SnapshotHead, Wire, decode, encode},
     forward, join,
+    status::Arriving,
     types::{AppendRequest, Snapshot, TransferRequest, VoteRequest},
 };
 
@@ -125,6 +126,7 @@ impl Peers for Service {
         let head = frames.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot without a head"))?;
         let head: SnapshotHead = decode(&head.data).map_err(malformed)?;
         let vote = head.vote.ok_or_else(|| Status::invalid_argument("a snapshot without a vote"))?;
+        let total = head.bytes;
         let meta = head.meta().map_err(malformed)?;
         let mut data = BytesMut::new();
         while let Some(piece) = frames.message().await? {
@@ -132,6 +134,9 @@ impl Peers for Service {
                 return Err(Status::resource_exhausted("the snapshot is too large"));
             }
             data.extend_from_slice(&piece.data);
+            if let Some(arrival) = &self.0.arrival {
+                arrival.send_replace(Some(Arriving { received: data.len() as u64, total }));
+            }
         }
         world::failpoint!("peers.snapshot.received", |error| Err(unavailable(error)));
         let snapshot = Snapshot { meta, snapshot: data.freeze() };

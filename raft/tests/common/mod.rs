@@ -1,6 +1,8 @@
 //! Members in temporary folders, over the loopback.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod clocks;
+
 use std::{future::Future, path::Path, time::Duration};
 
 use raft::{Applied, Cluster, Options, StartAs, StartError, Status, Timing};
@@ -24,6 +26,9 @@ pub struct Place {
     pub world: World,
     pub snapshot_every: u64,
     pub space: raft::Space,
+    /// What its program can apply.
+    pub feature_level: u32,
+    pub auto_remove_after: Option<Duration>,
 }
 
 impl Place {
@@ -35,6 +40,8 @@ impl Place {
             world: world::real::world(),
             snapshot_every: 1000,
             space: raft::Space::default(),
+            feature_level: state_machine::FEATURE_LEVEL,
+            auto_remove_after: None,
         }
     }
 
@@ -54,8 +61,11 @@ impl Place {
             relay: None,
             start,
             snapshot_every: self.snapshot_every,
-            feature_level: state_machine::FEATURE_LEVEL,
             space: self.space,
+            feature_level: self.feature_level,
+            auto_remove_after: self.auto_remove_after,
+            join_within: raft::JOIN_WITHIN,
+            arrival: None,
             backup: None,
             drills: false,
             runtime: None,

@@ -175,7 +175,7 @@ fn the_relay_of_a_silent_member_leaves_the_map() {
         created_at: now,
         expires_at: now.after(Duration::from_secs(60)),
         used_by: None,
-        generation: 0,
+        ..JoinToken::default()
     };
     room.tailnet.must(Command::CreateJoinToken { token });
     let member = Member { name: "hs2".into(), relay: Some(relay("relay2")), ..Member::default() };

@@ -47,7 +47,8 @@ impl Command {
         match self {
             // RaiseFeatureLevel is what leads there: the leader asks every member's program instead.
             Command::RaiseFeatureLevel { .. } => 0,
-            Command::ResealSecrets { .. }
+            Command::SetMemberRole { insist: true, .. }
+            | Command::ResealSecrets { .. }
             | Command::ConfirmRecoveryKey { .. }
             | Command::RotateAuthority { .. }
             | Command::MoveCertificate { .. }

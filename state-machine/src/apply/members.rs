@@ -7,7 +7,11 @@ use crate::{
     state::State,
 };
 
-use super::{changed, check_text, invalid, not_found};
+use super::{changed, check_text, features::OPERATION, invalid, not_found};
+
+/// A ticket for a whole rack, and no more.
+const USES_MAX: u32 = 7;
+const NETWORKS_MAX: usize = 16;
 
 impl State {
     pub(super) fn create_join_token(&mut self, token: JoinToken) -> Answer {
@@ -22,8 +26,22 @@ impl State {
         if token.expires_at <= self.now() {
             return Err(invalid(What::JoinToken, "it would have expired already"));
         }
+        // One use is written as tokens always were.
+        let uses = if token.uses <= 1 { 0 } else { token.uses };
+        if uses > 0 || !token.from.is_empty() {
+            self.need_level(OPERATION)?;
+        }
+        if uses > USES_MAX {
+            return Err(invalid(What::JoinToken, format!("a token is good for at most {USES_MAX} members")));
+        }
+        if uses > 0 && !token.name.is_empty() {
+            return Err(invalid(What::JoinToken, "a token for one name is good for one member"));
+        }
+        if token.from.len() > NETWORKS_MAX {
+            return Err(invalid(What::JoinToken, format!("a token names at most {NETWORKS_MAX} networks")));
+        }
         let generation = self.authority_generation();
-        self.put_join_token(JoinToken { created_at: self.now(), used_by: None, generation, ..token });
+        self.put_join_token(JoinToken { created_at: self.now(), used_by: None, used: 0, uses, generation, ..token });
         Ok(Outcome::Done)
     }
 
@@ -35,7 +53,7 @@ impl State {
 
     pub(super) fn admit_member(&mut self, id: MemberId, token: &str, member: Member, replaces: &str) -> Answer {
         let token = self.join_token(token).cloned().ok_or(Refusal::TokenUnknown)?;
-        if token.used_by.is_some() {
+        if token.is_spent() {
             return Err(Refusal::TokenUsed);
         }
         if token.expires_at <= self.now() {
@@ -48,7 +66,7 @@ impl State {
             let why = format!("the token is for a member named {:?}, not {:?}", token.name, member.name);
             return Err(invalid(What::Member, why));
         }
-        let member = Member { id, role: token.role, draining: false, ..member };
+        let member = Member { id, role: token.role, draining: false, insist: false, ..member };
         let before = self.predecessor(&token, &member, replaces)?;
         self.check_new_member(&member, before)?;
         self.check_feature_level(&member)?;
@@ -57,7 +75,8 @@ impl State {
             self.put_member(Member { state: MemberState::Removed, ..(*before).clone() });
             self.forget_sessions(before.id);
         }
-        self.put_join_token(JoinToken { used_by: Some(id), ..(*token).clone() });
+        let used = if token.uses > 1 { token.used + 1 } else { 0 };
+        self.put_join_token(JoinToken { used_by: Some(id), used, ..(*token).clone() });
         self.seat_member(member);
         self.members_left();
         Ok(Outcome::Member(id))
@@ -81,9 +100,10 @@ impl State {
         Ok(Some(known.id))
     }
 
-    pub(super) fn set_member_role(&mut self, id: MemberId, role: JoinRole) -> Answer {
+    pub(super) fn set_member_role(&mut self, id: MemberId, role: JoinRole, insist: bool) -> Answer {
         let known = self.active_member(id)?.clone();
-        if known.role == role {
+        let insist = insist && role == JoinRole::Voter;
+        if known.role == role && known.insist == insist {
             return Ok(Outcome::Unchanged);
         }
         let other_voters = self
@@ -93,7 +113,7 @@ impl State {
         if role == JoinRole::Learner && other_voters.count() == 0 {
             return Err(invalid(What::Member, "the last voter has to vote"));
         }
-        self.put_member(Member { role, ..known });
+        self.put_member(Member { role, insist, ..known });
         Ok(Outcome::Member(id))
     }
 

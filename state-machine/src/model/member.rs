@@ -1,3 +1,4 @@
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{MemberId, Timestamp};
@@ -31,6 +32,14 @@ pub struct Member {
     pub role: JoinRole,
     /// It is about to be stopped: it leads no more, says it is not ready, and sends its clients elsewhere.
     pub draining: bool,
+    /// It shall vote although the number of voters becomes even.
+    #[serde(skip_serializing_if = "is_false")]
+    pub insist: bool,
+}
+
+/// Rows that know nothing of a later field are written as they always were.
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Whether a member still belongs to the cluster.
@@ -61,8 +70,8 @@ pub struct RelayFacts {
     pub insecure_for_tests: bool,
 }
 
-/// One ticket into the cluster: `hsr1.…`. One use, expires.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One ticket into the cluster: `hsr1.…`. One use unless said otherwise; expires.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinToken {
     /// The public 8 characters; unique.
     pub id: String,
@@ -78,6 +87,26 @@ pub struct JoinToken {
     /// The authority it names ([`Authority::generation`]); decided by apply.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u64,
+    /// How many members may come in with it; zero stands for one. More than one: [`JoinToken::used`] counts.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub uses: u32,
+    /// How many came in, of a token for several.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub used: u32,
+    /// Joiners must call from one of these networks; empty: from anywhere. The member that is called looks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<IpNet>,
+}
+
+impl JoinToken {
+    /// Nobody else may come in with it.
+    pub fn is_spent(&self) -> bool {
+        if self.uses > 1 { self.used >= self.uses } else { self.used_by.is_some() }
+    }
+}
+
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Rows that know nothing of a later field are written as they always were.

@@ -257,7 +257,7 @@ impl Generator {
                     created_at: Timestamp::default(),
                     expires_at: Timestamp(self.now + 900_000),
                     used_by: None,
-                    generation: 0,
+                    ..JoinToken::default()
                 },
             },
             2 => Command::RevokeJoinToken { id: token },
@@ -273,7 +273,7 @@ impl Generator {
             }
             7 => {
                 let role = if self.dice.often(50) { JoinRole::Learner } else { JoinRole::Voter };
-                Command::SetMemberRole { id: self.member(state), role }
+                Command::SetMemberRole { id: self.member(state), role, insist: false }
             }
             8 => Command::SetMemberDraining { id: self.member(state), draining: self.dice.often(50) },
             _ => Command::RemoveMember { id: self.member(state) },

@@ -83,8 +83,10 @@ impl Story {
                     role: JoinRole::Voter,
                     created_at: Timestamp::default(),
                     expires_at: self.moment(words, "expires")?.unwrap_or(self.now.after(Duration::from_secs(3600))),
+                    uses: words.number("uses")?.unwrap_or(0) as u32,
+                    from: words.list("from")?,
                     used_by: None,
-                    generation: 0,
+                    ..JoinToken::default()
                 },
             },
             "revoke-token" => Command::RevokeJoinToken { id: words.first()?.into() },
@@ -98,8 +100,15 @@ impl Story {
                 Command::RaiseFeatureLevel { level: words.number("to")?.unwrap_or(0) as u32, at_once: false }
             }
             "remove-member" => Command::RemoveMember { id: words.id("member").map(MemberId)? },
-            "vote" => Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Voter },
-            "listen" => Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Learner },
+            "vote" => {
+                Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Voter, insist: false }
+            }
+            "insist" => {
+                Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Voter, insist: true }
+            }
+            "listen" => {
+                Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Learner, insist: false }
+            }
             "drain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: true },
             "undrain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: false },
             "secret" => Command::PutSecret {
@@ -406,11 +415,15 @@ impl Story {
                 let drains = if member.draining { " drains" } else { "" };
                 let silent = if member.silent { " silent" } else { "" };
                 let level = member.feature_level;
-                format!("{id} {name} region {region_id} {state:?} level {level}{listens}{drains}{silent}")
+                let insists = if member.insist { " insists" } else { "" };
+                format!("{id} {name} region {region_id} {state:?} level {level}{listens}{drains}{silent}{insists}")
             })),
             "tokens" => lines.extend(state.join_tokens().values().map(|token| {
                 let used = token.used_by.map_or("unused".into(), |member| format!("used by {member}"));
-                format!("{} {used}", token.id)
+                let several =
+                    if token.uses > 1 { format!(", {} of {}", token.used, token.uses) } else { String::new() };
+                let from: String = token.from.iter().map(|network| format!(" from {network}")).collect();
+                format!("{} {used}{several}{from}", token.id)
             })),
             "logins" => lines.extend(state.logins().values().map(|login| format!("{} {:?}", login.id, login.result))),
             "ssh" => lines.extend(state.ssh_checks().values().map(|check| {

@@ -3,6 +3,8 @@
 use netmap::preview::Scenario;
 use serde_json::json;
 
+use state_machine::codes;
+
 use crate::cli::{
     output::{Format, Output},
     problem::{Problem, exit},
@@ -10,7 +12,7 @@ use crate::cli::{
 
 /// Writes what nodes would be told, or why the policy is refused; the exit code.
 pub fn preview(scenario: &str, output: &Output) -> Result<i32, Problem> {
-    let wrong = |error| Problem::usage(format!("this is no scenario: {error}; see --help"));
+    let wrong = |error| Problem::of(&codes::SCENARIO_WRONG, format!("this is no scenario: {error}; see --help"));
     let scenario: Scenario = serde_json::from_str(scenario).map_err(wrong)?;
     let (answer, code) = match netmap::preview::preview(&scenario) {
         Ok(nodes) => (json!({ "accepted": true, "nodes": nodes }), exit::OK),
@@ -22,7 +24,7 @@ pub fn preview(scenario: &str, output: &Output) -> Result<i32, Problem> {
         Format::Yaml => serde_yaml_ng::to_string(&answer).map_err(|error| error.to_string()),
         _ => serde_json::to_string_pretty(&answer).map_err(|error| error.to_string()),
     };
-    let text = text.map_err(Problem::new)?;
+    let text = text.map_err(|why| Problem::of(&codes::OUTPUT_BROKEN, why))?;
     output.write(&format!("{}\n", text.trim_end()))?;
     Ok(code)
 }
