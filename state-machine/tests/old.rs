@@ -144,10 +144,11 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("answer.secrets_changed", codec::encode_answer(&Err(Refusal::SecretsChanged))),
         ("state.certificates", certificates::state().to_snapshot()),
         ("entry.raise_level", entry(Command::RaiseFeatureLevel { level: 3, at_once: true })),
-        ("entry.insist", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Voter, insist: true })),
-        ("entry.token_conditions", entry(Command::CreateJoinToken { token: token_with_conditions() })),
         ("answer.level_too_low", codec::encode_answer(&Err(Refusal::LevelTooLow { needs: 3, at: 2 }))),
         ("answer.program_too_old", codec::encode_answer(&Err(Refusal::ProgramTooOld { has: 2, needs: 3 }))),
+        ("entry.insist", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Voter, insist: true })),
+        ("entry.token_conditions", entry(Command::CreateJoinToken { token: token_with_conditions() })),
+        ("answer.upgrade_not_yet", codec::encode_answer(&Err(Refusal::UpgradeNotYet { why: "x".into() }))),
     ]
 }
 
