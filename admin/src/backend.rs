@@ -1,6 +1,6 @@
 //! What the handlers ask of the cluster, so that they can be tried on a plain State.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{DrillRefused, Drills, Fault, TokenWish};

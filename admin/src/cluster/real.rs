@@ -1,6 +1,6 @@
 //! The real cluster behind the handlers: `raft::Cluster` in their words.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError, TokenWish};
