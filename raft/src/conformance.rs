@@ -109,3 +109,26 @@ async fn missing_and_damaged_entries_are_noticed() {
         assert!(matches!(reopen(folder.path()), Err(OpenError::Integrity(_))), "{what}");
     }
 }
+
+/// Not taken for a disk that fails: this member must not take part again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_file_of_the_database_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).unwrap();
+    log.blocking_append(blanks(1, 0..=9)).await.unwrap();
+    drop(log);
+    drop(open(folder.path()).unwrap());
+    let disk = world::real::world().disk;
+    let database = folder.path().join("db");
+    let lock = loop {
+        if let Ok(lock) = disk.lock(folder.path()) {
+            break lock;
+        }
+        std::thread::yield_now();
+    };
+    let manifest = disk.list(&database).unwrap().into_iter().find(|name| name.starts_with("MANIFEST-")).unwrap();
+    disk.remove(&database.join(manifest)).unwrap();
+    drop(lock);
+    let opened = open(folder.path());
+    assert!(matches!(&opened, Err(OpenError::Integrity(why)) if why.contains("MANIFEST-")), "{:?}", opened.err());
+}

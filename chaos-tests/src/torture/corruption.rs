@@ -38,7 +38,8 @@ impl Damage {
 pub async fn damage(world: &World, data: &Path, before: &Path, how: Damage, dice: &mut Dice) -> Result<()> {
     let database = data.join("db");
     match how {
-        Damage::FlippedLog => flip(world, &largest(world, &database, ".log")?, dice),
+        // Older ones may hold nothing any more that a start would read.
+        Damage::FlippedLog => flip(world, &newest(world, &database, ".log")?, dice),
         Damage::FlippedTable => flip(world, &largest(world, &database, ".sst")?, dice),
         Damage::EmptyTable => Ok(world.disk.write(&largest(world, &database, ".sst")?, &[])?),
         Damage::NoCurrent => Ok(world.disk.remove(&database.join("CURRENT"))?),
@@ -53,6 +54,12 @@ pub async fn damage(world: &World, data: &Path, before: &Path, how: Damage, dice
             crew::copy(before, data).await
         }
     }
+}
+
+fn newest(world: &World, database: &Path, ending: &str) -> Result<PathBuf> {
+    // Names are numbers with zeros in front.
+    let newest = world.disk.list(database)?.into_iter().filter(|name| name.ends_with(ending)).max();
+    Ok(database.join(newest.with_context(|| format!("no {ending} in {}", database.display()))?))
 }
 
 fn largest(world: &World, database: &Path, ending: &str) -> Result<PathBuf> {

@@ -347,6 +347,10 @@ fn open_database(path: &Path, disk: &dyn Disk) -> Result<DB, OpenError> {
     });
     DB::open_cf_descriptors(&options, disk.database_path(path), families).map_err(|error| match error.kind() {
         rocksdb::ErrorKind::Corruption => OpenError::Integrity(format!("the database is damaged: {error}")),
+        // It names the file. An empty folder is made a database, so nothing can be missing from one that is new.
+        rocksdb::ErrorKind::IOError if error.to_string().contains("No such file or directory") => {
+            OpenError::Integrity(format!("a file of the database is gone: {error}"))
+        }
         _ => OpenError::Io(other(error)),
     })
 }
