@@ -313,7 +313,7 @@ impl Stage {
                 crew.world.disk.list(&crew.seats[0].folder)?.into_iter().find(|name| name.starts_with("data.before-"));
             if let Some(kept) = kept {
                 let _ = std::fs::remove_dir_all(&data);
-                std::fs::rename(crew.seats[0].folder.join(kept), &data)?;
+                crew.world.disk.rename(&crew.seats[0].folder.join(kept), std::path::Path::new(&data))?;
             }
             crew.word(0, &words).await?;
         }
