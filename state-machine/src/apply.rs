@@ -84,6 +84,7 @@ impl State {
             Command::RemoveMember { id } => self.remove_member(id),
             Command::SetMemberRole { id, role, insist } => self.set_member_role(id, role, insist),
             Command::SetMemberDraining { id, draining } => self.set_member_draining(id, draining),
+            Command::SetMemberAddresses { id, addresses } => self.set_member_addresses(id, addresses),
             Command::PutSecret { name, secret } => self.replace_secret(name, secret),
             Command::ResealSecrets { seen, secrets, dropped } => self.reseal_secrets(seen, secrets, &dropped),
             Command::ConfirmRecoveryKey { key } => self.confirm_recovery_key(key),

@@ -107,6 +107,8 @@ table! {
     START_INTEGRITY 3040, "the data folder lost or changed what it had promised to keep", "disk damage, a deleted file, or a folder put back to an earlier day", "keep it (quarantine.txt tells what was found) and replace the member: hsraft join --replace";
     START_FATAL 3070, "the engine or the disk failed", "a write or sync failed; going on would risk what was promised", "check the disk; start again; report it when it comes back";
 
+    START_UNFIT 3116, "this machine cannot hold the timing profile", "the disk syncs too slowly or the others are too far for its election timeouts; leaders would change for nothing", "use the profile the message names (cluster.timing), or a faster disk; measure again with: hsraft check perf,net";
+
     BACKUP_DAMAGED 4041, "a backup is damaged or does not open", "bytes changed, a file is missing, or the key is not the one it was made with", "use another shelf or an older full: hsraft snapshot verify TARGET";
 
     NOT_DONE 9001, "it was not done", "the message says why", "the message says what would help";

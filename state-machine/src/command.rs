@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -92,6 +93,11 @@ pub enum Command {
     SetMemberDraining {
         id: MemberId,
         draining: bool,
+    },
+    /// Where clients reach a member besides asking DNS; the whole list. Level 3.
+    SetMemberAddresses {
+        id: MemberId,
+        addresses: Vec<IpAddr>,
     },
     PutSecret {
         name: String,

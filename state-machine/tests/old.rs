@@ -149,6 +149,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("entry.insist", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Voter, insist: true })),
         ("entry.token_conditions", entry(Command::CreateJoinToken { token: token_with_conditions() })),
         ("answer.upgrade_not_yet", codec::encode_answer(&Err(Refusal::UpgradeNotYet { why: "x".into() }))),
+        ("entry.member_addresses", {
+            let addresses = vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
+            entry(Command::SetMemberAddresses { id: MemberId(3), addresses })
+        }),
     ]
 }
 

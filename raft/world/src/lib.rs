@@ -14,7 +14,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
@@ -106,6 +106,11 @@ pub trait Net: Send + Sync {
     fn listen_unix<'a>(&'a self, path: &'a Path, mode: u32) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         let _ = (path, mode);
         Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+    }
+    /// The addresses of a name, in the resolver's order. A world without a resolver knows literals only.
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
+        let literal = host.trim_start_matches('[').trim_end_matches(']').parse().map(|address| vec![address]);
+        Box::pin(async move { literal.map_err(|_| io::ErrorKind::Unsupported.into()) })
     }
     /// Opens a UDP socket on `addr`.
     fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>>;

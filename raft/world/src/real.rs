@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{BoxFuture, BoxStream, Clock, Datagrams, Disk, Entropy, Listener, Net, Syncing, World};
@@ -92,6 +92,20 @@ impl Net for RealNet {
         })
     }
 
+    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<std::net::IpAddr>>> {
+        Box::pin(async move {
+            let host = host.trim_start_matches('[').trim_end_matches(']');
+            let found = tokio::net::lookup_host((host, 0)).await?;
+            let mut addresses = Vec::new();
+            for address in found.map(|address| address.ip()) {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+            Ok(addresses)
+        })
+    }
+
     fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
         Box::pin(async move {
             let socket = tokio::net::UdpSocket::bind(addr).await?;
@@ -154,6 +168,17 @@ impl Datagrams for RealDatagrams {
 }
 
 struct RealDisk;
+
+/// What was written to measure something is of no use afterwards.
+struct RemovedAfterwards<'a>(&'a Path);
+
+impl Drop for RemovedAfterwards<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(self.0) {
+            tracing::debug!(path = %self.0.display(), %error, "a probe was left behind");
+        }
+    }
+}
 
 impl Disk for RealDisk {
     fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -271,6 +296,21 @@ impl Disk for RealDisk {
     fn free_bytes(&self, folder: &Path) -> io::Result<Option<u64>> {
         let stat = rustix::fs::statvfs(folder)?;
         Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
+    fn time_syncs(&self, folder: &Path, count: usize, within: Duration) -> io::Result<Vec<Duration>> {
+        let path = folder.join("sync.probe");
+        let _gone = RemovedAfterwards(&path);
+        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let (begun, block) = (Instant::now(), [0x5a; 4096]);
+        let mut spans = Vec::with_capacity(count);
+        while spans.len() < count && (begun.elapsed() < within || spans.is_empty()) {
+            let before = Instant::now();
+            file.write_all(&block)?;
+            file.sync_data()?;
+            spans.push(before.elapsed());
+        }
+        Ok(spans)
     }
 
     fn database_env(&self) -> Option<rocksdb::Env> {

@@ -16,7 +16,7 @@ use state_machine::{NodeId, Revision, State};
 
 use crate::{
     delta::DeltaCache,
-    derp, dns, filter,
+    derp, dial_plan, dns, filter,
     inventory::Rules,
     node::{Look, Sheet},
     profiles, ssh,
@@ -55,6 +55,8 @@ pub(crate) struct Pages {
     /// A JSON text; absent while the tailnet has no name.
     pub domain: Option<Bytes>,
     pub debug: Option<Bytes>,
+    /// At least one; a viewer's own is found by [`dial_plan::of`].
+    pub dial_plans: Vec<Bytes>,
 }
 
 /// Who looks: nodes of one class see the same tailnet, and are told the same of it.
@@ -264,6 +266,7 @@ impl Pages {
             dns: to_bytes(&dns::config(settings)),
             domain: domain(settings).map(|domain| to_bytes(&tailcfg::plain(domain))),
             debug: (!settings.logtail).then(|| to_bytes(&debug)),
+            dial_plans: dial_plan::pages(state),
         }
     }
 
@@ -277,6 +280,9 @@ impl Pages {
         let mut pages = Pages::draw(new);
         keep(&mut pages.derp_map, &self.derp_map);
         keep(&mut pages.dns, &self.dns);
+        if pages.dial_plans == self.dial_plans {
+            pages.dial_plans.clone_from(&self.dial_plans);
+        }
         pages
     }
 }

@@ -15,7 +15,7 @@ use state_machine::{NodeId, Revision, UserId};
 use crate::{
     Atlas,
     atlas::Plates,
-    capability,
+    capability, dial_plan,
     map::{self, Moment},
     node::{Change, Listed, Look, Sheet},
     wire::{Bytes, Frame, to_bytes},
@@ -52,6 +52,10 @@ pub fn delta(known: &Atlas, latest: &Atlas, viewer: NodeId, moment: &Moment) -> 
     // The filter names the viewer's own addresses.
     if shared.filters_moved || (old.row.ipv4, old.row.ipv6) != (new.row.ipv4, new.row.ipv6) {
         frame.page("PacketFilters", &latest.filters(viewer));
+    }
+    let [plan_before, plan] = [known, latest].map(|atlas| dial_plan::of(&atlas.plates().pages.dial_plans, viewer));
+    if !Arc::ptr_eq(plan_before, plan) && plan_before != plan {
+        frame.page("ControlDialPlan", plan);
     }
     let own_profile = shared.own_profile(known, latest, old, new);
     if own_profile.is_some() || shared.mentions(viewer) {

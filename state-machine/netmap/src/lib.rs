@@ -11,7 +11,7 @@
 //! | `node.rs` | a node as its peers may see it, and as it sees itself |
 //! | `inventory.rs` | the policy in force, compiled for the tailnet |
 //! | `view.rs` | what of a node depends on who looks |
-//! | `filter.rs` `ssh.rs` `dns.rs` `derp.rs` `profiles.rs` | the other pages of a map |
+//! | `filter.rs` `ssh.rs` `dns.rs` `derp.rs` `dial_plan.rs` `profiles.rs` | the other pages of a map |
 //! | `preview.rs` | what nodes would be told under a policy, without a server |
 //! | `capability.rs` | what older clients understand |
 //! | `wire.rs` | the one serializer of frames |
@@ -23,6 +23,7 @@ pub mod capability;
 pub mod contract;
 mod delta;
 mod derp;
+mod dial_plan;
 mod dns;
 mod filter;
 mod inventory;

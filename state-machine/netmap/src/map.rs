@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use state_machine::{NodeId, Timestamp};
 
-use crate::{Atlas, capability, wire::Frame};
+use crate::{Atlas, capability, dial_plan, wire::Frame};
 
 /// What the caller adds, because a state has no clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,7 @@ pub fn full(atlas: &Atlas, viewer: NodeId, moment: &Moment) -> Option<Vec<u8>> {
     let profiles = owners.iter().filter_map(|owner| plates.profiles.get(owner));
     frame.list("UserProfiles", profiles.map(|profile| &**profile));
     frame.page("SSHPolicy", &atlas.shells(sheet.facts.class));
+    frame.page("ControlDialPlan", dial_plan::of(&pages.dial_plans, viewer));
     if let Some(debug) = &pages.debug {
         frame.page("Debug", debug);
     }

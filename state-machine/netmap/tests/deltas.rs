@@ -198,6 +198,73 @@ fn the_relay_of_a_silent_member_leaves_the_map() {
     assert_eq!(regions(&room.told().0), ["901", "902"]);
 }
 
+/// Candidates as `address after seconds`.
+fn candidates(frame: &Value) -> Vec<String> {
+    let candidates = frame["ControlDialPlan"]["Candidates"].as_array().unwrap_or_else(|| panic!("no plan: {frame}"));
+    let said = |one: &Value| format!("{} {}", one["IP"].as_str().unwrap(), one["DialStartDelaySec"]);
+    candidates.iter().map(said).collect()
+}
+
+#[test]
+fn the_dial_plan_names_the_members_that_are_well() {
+    let mut room = room();
+    let now = room.tailnet.now;
+    let facts = |name: &str| Member { name: name.into(), feature_level: 3, ..Member::default() };
+    room.tailnet.must(Command::RaiseFeatureLevel { level: 3, at_once: true });
+    let mut members = vec![MemberId(1)];
+    for name in ["hs2", "hs3"] {
+        let token = JoinToken {
+            id: name.into(),
+            secret_sha256: [0; 32],
+            name: String::new(),
+            role: JoinRole::Voter,
+            created_at: now,
+            expires_at: now.after(Duration::from_secs(60)),
+            used_by: None,
+            ..JoinToken::default()
+        };
+        room.tailnet.must(Command::CreateJoinToken { token });
+        let admit = Command::AdmitMember { token: name.into(), member: facts(name), replaces: String::new() };
+        let Outcome::Member(id) = room.tailnet.must(admit) else { panic!("a member was admitted") };
+        members.push(id);
+    }
+    for (number, id) in members.iter().enumerate() {
+        let addresses = vec![format!("192.0.2.{}", number + 1).parse().unwrap()];
+        room.tailnet.must(Command::SetMemberAddresses { id: *id, addresses });
+    }
+    room.told();
+    let settings = |room: &Room, dial_plan| Settings { dial_plan, ..(**room.tailnet.state.settings()).clone() };
+    let on = settings(&room, true);
+    room.tailnet.must(Command::ApplySettings { settings: on });
+    let (ann, bob) = room.told();
+    assert_eq!((room.ann, room.bob), (NodeId(1), NodeId(2)));
+    assert_eq!(candidates(&ann), ["192.0.2.2 0.0", "192.0.2.3 0.3", "192.0.2.1 0.6"]);
+    assert_eq!(candidates(&bob), ["192.0.2.3 0.0", "192.0.2.1 0.3", "192.0.2.2 0.6"], "nodes spread over the members");
+    let whole: Value = serde_json::from_slice(&full(&room.atlas, room.ann, &room.tailnet.moment()).unwrap()).unwrap();
+    assert_eq!(candidates(&whole), candidates(&ann));
+
+    let (second, third) = (members[1], members[2]);
+    room.tailnet.must(Command::MemberSilence { member: third, silent: true });
+    assert_eq!(candidates(&room.told().0), ["192.0.2.2 0.0", "192.0.2.1 0.3"]);
+    room.tailnet.must(Command::SetMemberDraining { id: second, draining: true });
+    assert_eq!(candidates(&room.told().0), ["192.0.2.1 0.0"]);
+    room.tailnet.must(Command::MemberSilence { member: third, silent: false });
+    room.tailnet.must(Command::SetMemberDraining { id: second, draining: false });
+    assert_eq!(candidates(&room.told().0), candidates(&ann));
+
+    // Two addresses: the second ones are tried after everybody's first.
+    let addresses = vec!["2001:db8::2".parse().unwrap(), "192.0.2.2".parse().unwrap()];
+    room.tailnet.must(Command::SetMemberAddresses { id: second, addresses });
+    let four = ["2001:db8::2 0.0", "192.0.2.3 0.3", "192.0.2.1 0.6", "192.0.2.2 0.9"];
+    assert_eq!(candidates(&room.told().0), four);
+
+    let off = settings(&room, false);
+    room.tailnet.must(Command::ApplySettings { settings: off });
+    assert_eq!(room.told().0, json!({"ControlDialPlan": {"Candidates": []}}), "back to DNS");
+    room.tailnet.must(Command::MemberSilence { member: second, silent: true });
+    assert_eq!(room.told().0, Value::Null, "nobody's business");
+}
+
 #[test]
 fn one_gap_is_one_delta() {
     let mut room = room();
@@ -233,6 +300,7 @@ fn a_map_for_one_and_none_for_strangers() {
         "UserProfiles",
         "ControlTime",
         "Debug",
+        "ControlDialPlan",
     ] {
         assert!(frame.get(page).is_some(), "{page}");
     }

@@ -29,7 +29,7 @@ use super::invalid;
 /// |---|---|
 /// | 1 | everything before policies were understood |
 /// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
-/// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs |
+/// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs; members' addresses and the dial plan |
 pub const FEATURE_LEVEL: u32 = OPERATION;
 
 /// The level that brought the policy's meaning into apply.
@@ -47,7 +47,9 @@ impl Command {
         match self {
             // RaiseFeatureLevel is what leads there: the leader asks every member's program instead.
             Command::RaiseFeatureLevel { .. } => 0,
+            Command::ApplySettings { settings } if settings.dial_plan => OPERATION,
             Command::SetMemberRole { insist: true, .. }
+            | Command::SetMemberAddresses { .. }
             | Command::ResealSecrets { .. }
             | Command::ConfirmRecoveryKey { .. }
             | Command::RotateAuthority { .. }

@@ -1,5 +1,7 @@
 //! Members coming and going. Who votes is decided elsewhere; here is who belongs.
 
+use std::net::IpAddr;
+
 use crate::{
     model::*,
     names,
@@ -12,6 +14,9 @@ use super::{changed, check_text, features::OPERATION, invalid, not_found};
 /// A ticket for a whole rack, and no more.
 const USES_MAX: u32 = 7;
 const NETWORKS_MAX: usize = 16;
+
+/// Clients race all candidates of all members; more of one member would only delay the others.
+const ADDRESSES_MAX: usize = 8;
 
 impl State {
     pub(super) fn create_join_token(&mut self, token: JoinToken) -> Answer {
@@ -66,7 +71,8 @@ impl State {
             let why = format!("the token is for a member named {:?}, not {:?}", token.name, member.name);
             return Err(invalid(What::Member, why));
         }
-        let member = Member { id, role: token.role, draining: false, insist: false, ..member };
+        let addresses = Vec::new();
+        let member = Member { id, role: token.role, draining: false, insist: false, addresses, ..member };
         let before = self.predecessor(&token, &member, replaces)?;
         self.check_new_member(&member, before)?;
         self.check_feature_level(&member)?;
@@ -123,6 +129,22 @@ impl State {
             return Ok(Outcome::Unchanged);
         }
         self.put_member(Member { draining, ..known });
+        Ok(Outcome::Member(id))
+    }
+
+    pub(super) fn set_member_addresses(&mut self, id: MemberId, addresses: Vec<IpAddr>) -> Answer {
+        let known = self.active_member(id)?.clone();
+        if addresses.len() > ADDRESSES_MAX {
+            let why = format!("{} addresses are more than the {ADDRESSES_MAX} a member may have", addresses.len());
+            return Err(invalid(What::Member, why));
+        }
+        if let Some(address) = addresses.iter().find(|address| address.is_unspecified() || address.is_multicast()) {
+            return Err(invalid(What::Member, format!("{address} is no address a client can dial")));
+        }
+        if known.addresses == addresses {
+            return Ok(Outcome::Unchanged);
+        }
+        self.put_member(Member { addresses, ..known });
         Ok(Outcome::Member(id))
     }
 

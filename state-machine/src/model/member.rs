@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +37,9 @@ pub struct Member {
     /// It shall vote although the number of voters becomes even.
     #[serde(skip_serializing_if = "is_false")]
     pub insist: bool,
+    /// Where clients reach it besides asking DNS, in its own order: candidates of the dial plan. Level 3.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Rows that know nothing of a later field are written as they always were.

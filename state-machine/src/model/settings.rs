@@ -43,6 +43,9 @@ pub struct Settings {
     pub logtail: bool,
     /// `taildrop.enabled`.
     pub taildrop: bool,
+    /// `cluster.dial_plan`: clients are told the members' addresses and need DNS no more. Level 3.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dial_plan: bool,
 }
 
 impl Default for Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             randomize_client_port: false,
             logtail: false,
             taildrop: true,
+            dial_plan: false,
         }
     }
 }

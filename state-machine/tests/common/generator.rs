@@ -276,6 +276,10 @@ impl Generator {
                 Command::SetMemberRole { id: self.member(state), role, insist: false }
             }
             8 => Command::SetMemberDraining { id: self.member(state), draining: self.dice.often(50) },
+            9 => {
+                let addresses = (0..self.dice.below(4) as u8).map(|last| [192, 0, 2, last].into()).collect();
+                Command::SetMemberAddresses { id: self.member(state), addresses }
+            }
             _ => Command::RemoveMember { id: self.member(state) },
         }
     }

@@ -233,5 +233,7 @@ fn pages(state: &State, shells: Vec<Value>) -> Value {
     json!({
         "CollectServices": false, "Domain": domain, "DNSConfig": dns,
         "DERPMap": {"Regions": regions, "omitDefaultRegions": true}, "SSHPolicy": shells,
+        // Nobody here has turned it on.
+        "ControlDialPlan": {"Candidates": []},
     })
 }
