@@ -169,6 +169,12 @@ pub trait Disk: Send + Sync {
         let _ = folder;
         Ok(None)
     }
+    /// How long each of up to `count` syncs of a small append takes below `folder`, for so long altogether; at least one.
+    /// Nothing where no real disk is. Holds up the thread that asks.
+    fn time_syncs(&self, folder: &Path, count: usize, within: Duration) -> io::Result<Vec<Duration>> {
+        let _ = (folder, count, within);
+        Ok(Vec::new())
+    }
     /// The RocksDB `Env` databases are opened in; `None` is the machine's own.
     fn database_env(&self) -> Option<rocksdb::Env>;
     /// The folder a database lives in, as RocksDB should see it.
