@@ -59,6 +59,12 @@ pub struct Report {
     pub certificate_ends_ms: u64,
     /// Members that answered its last report.
     pub reaches: BTreeSet<u64>,
+    /// Within this 99 of 100 appends of the last seconds were synced, in microseconds; none: there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub append_p99_us: Option<u64>,
+    /// Since it last gave its lead away because of its disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stepped_aside_ms_ago: Option<u64>,
     /// How its backup stands; none: it keeps none.
     pub backup: Option<BackupReport>,
     /// Its State at the last minutes, newest last.
@@ -177,6 +183,7 @@ struct Inner {
     /// The feature level every member's program can apply, and since when; on the leader.
     able: Option<(u32, Instant)>,
     backup: Option<BackupReport>,
+    stepped_aside: Option<Instant>,
     fingerprints: Vec<Fingerprint>,
     scrubbed_ms: u64,
 }
@@ -193,6 +200,21 @@ impl Boards {
     /// What `member` said of itself a moment ago.
     pub fn report_of(&self, member: MemberId) -> Option<Report> {
         self.inner().told.get(&member).filter(|told| told.at.elapsed() < FRESH).map(|told| told.report.clone())
+    }
+
+    /// This member gives its lead away because of its disk.
+    pub fn note_stepping_aside(&self) {
+        self.inner().stepped_aside = Some(Instant::now());
+    }
+
+    /// Since any member, this one among them, last gave its lead away because of its disk, as far as it was told.
+    pub fn stepped_aside_ago(&self) -> Option<Duration> {
+        let inner = self.inner();
+        let told = inner
+            .told
+            .values()
+            .filter_map(|told| Some(Duration::from_millis(told.report.stepped_aside_ms_ago?) + told.at.elapsed()));
+        told.chain(inner.stepped_aside.map(|at| at.elapsed())).min()
     }
 
     /// The backup's task tells how it stands.
@@ -220,6 +242,10 @@ impl Boards {
     /// When that was; zero: never.
     pub fn scrubbed_ms(&self) -> u64 {
         self.inner().scrubbed_ms
+    }
+
+    fn own_step_aside_ago(&self) -> Option<Duration> {
+        self.inner().stepped_aside.map(|at| at.elapsed())
     }
 
     pub fn backup(&self) -> Option<BackupReport> {
@@ -401,6 +427,8 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             round_trip_ms: round_trip.as_millis() as u64,
             certificate_ends_ms: core.dialer.tls.certificate().and_then(|der| pki::not_after_ms(&der)).unwrap_or(0),
             reaches: std::mem::take(&mut reaches),
+            append_p99_us: core.metrics.store.pace.p99().map(|p99| p99.as_micros() as u64),
+            stepped_aside_ms_ago: core.boards.own_step_aside_ago().map(|ago| ago.as_millis() as u64),
             backup: core.boards.backup(),
             fingerprints: core.boards.fingerprints(),
             feature_level: core.feature_level,

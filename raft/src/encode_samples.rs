@@ -55,6 +55,7 @@ fn report() -> Report {
         feature_level: 3,
         room: Some(Room { free: 9_000, short: true, needed: 100, exhausted: false }),
         scrubbed_ms: 6,
+        ..Report::default()
     }
 }
 

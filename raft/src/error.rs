@@ -38,6 +38,8 @@ pub enum StartError {
     Listen { address: String, source: io::Error },
     #[error("{path}: {source}")]
     Disk { path: String, source: io::Error },
+    #[error("{0}")]
+    Unfit(String),
     #[error("invalid option: {0}")]
     Option(String),
     /// The cluster said no, for a reason that lies in what this member is.
@@ -59,7 +61,7 @@ impl StartError {
             StartError::Skew(_) => 13,
             StartError::Foreign(_) | StartError::Removed => 14,
             StartError::Clock(_) => 15,
-            StartError::Listen { .. } | StartError::Disk { .. } => 16,
+            StartError::Listen { .. } | StartError::Disk { .. } | StartError::Unfit(_) => 16,
             StartError::CatchingUp => 20,
             StartError::Integrity(_) => 40,
             StartError::Engine(_) => 70,
@@ -80,6 +82,7 @@ impl StartError {
             StartError::Clock(_) => &codes::START_CLOCK,
             StartError::Listen { .. } => &codes::START_PLACE,
             StartError::Disk { .. } => &codes::START_DISK,
+            StartError::Unfit(_) => &codes::START_UNFIT,
             StartError::CatchingUp => &codes::START_CATCHING_UP,
             StartError::Integrity(_) => &codes::START_INTEGRITY,
             StartError::Engine(_) => &codes::START_FATAL,

@@ -39,6 +39,11 @@ pub struct Identity {
     pub peers: Vec<(u64, String)>,
 }
 
+/// Whether a folder is some member's already.
+pub fn is_taken(disk: &dyn Disk, folder: &Path) -> bool {
+    !matches!(disk.read(&folder.join(FILE)), Ok(None))
+}
+
 /// The folder of one member.
 pub struct Home<'a> {
     pub disk: &'a dyn Disk,

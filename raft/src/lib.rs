@@ -18,6 +18,7 @@
 //! | `archive/` | backups: taken, read, and made into a cluster again |
 //! | `upgrade.rs` | what each program can apply, and when the cluster may rely on it |
 //! | `drills.rs` | faults on purpose, and the timers that end them |
+//! | `slow_disk.rs`, `fitness.rs` | a leader with a slow disk steps aside; which timing profile a machine can hold |
 //! | `agreement.rs`, `integrity.rs` | whether all members came to the same State, and what follows when not |
 //! | `space.rs`, `scrub.rs` | room on the disk; whether it still gives back what it was given |
 //! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
@@ -36,6 +37,7 @@ mod encode;
 #[cfg(test)]
 mod encode_samples;
 mod error;
+pub mod fitness;
 mod forward;
 mod founding;
 mod identity;
@@ -53,6 +55,7 @@ mod renewal;
 pub mod runtime;
 mod scrub;
 mod seal;
+mod slow_disk;
 mod snapshot;
 mod space;
 mod start;
@@ -68,6 +71,7 @@ pub use board::{Board, Report, Seen};
 pub use cluster::{Applied, Cluster, REMOVED, TokenWish};
 pub use drills::{DrillRefused, DrillView, Drills, Fault};
 pub use error::{ProposeError, ReadError, StartError};
+pub use identity::is_taken;
 pub use integrity::{Comparison, QUARANTINED, fatal_exit_code};
 pub use scrub::{Scrubbed, Scrubbing, verify_folder};
 pub use space::{Room, Space};

@@ -6,6 +6,8 @@ use prometheus::{
     proto::MetricFamily,
 };
 
+use crate::store::Pace;
+
 /// All collectors; register once per member.
 #[derive(Clone)]
 pub struct Metrics {
@@ -31,12 +33,15 @@ pub struct Metrics {
     pub(crate) proposals: IntCounter,
     pub(crate) proposal_failures: IntCounter,
     pub(crate) forwarded: IntCounter,
+    pub(crate) stepped_aside: IntCounter,
 }
 
 /// The disk.
 #[derive(Clone)]
 pub struct StoreMetrics {
     pub(crate) sync_seconds: Histogram,
+    /// The last seconds of it.
+    pub(crate) pace: Pace,
 }
 
 /// The state machine.
@@ -59,7 +64,10 @@ impl Default for Metrics {
         let sync = HistogramOpts::new("hsraft_raft_sync_seconds", "Time one sync of the write-ahead log takes")
             .buckets(prometheus::exponential_buckets(0.000_1, 2.0, 16).expect("valid buckets"));
         Metrics {
-            store: StoreMetrics { sync_seconds: Histogram::with_opts(sync).expect("a valid metric name") },
+            store: StoreMetrics {
+                sync_seconds: Histogram::with_opts(sync).expect("a valid metric name"),
+                pace: Pace::default(),
+            },
             apply: ApplyMetrics {
                 entries: counter("hsraft_raft_applied_entries_total", "Log entries applied by this member"),
                 rows: counter("hsraft_raft_changed_rows_total", "Rows written because of applied entries"),
@@ -96,6 +104,10 @@ impl Default for Metrics {
                 "Commands that were not answered in time",
             ),
             forwarded: counter("hsraft_raft_forwarded_total", "Commands this member took from others as leader"),
+            stepped_aside: counter(
+                "hsraft_raft_stepped_aside_total",
+                "Times this member gave its lead away because its disk was slow",
+            ),
         }
     }
 }
@@ -125,8 +137,14 @@ impl Metrics {
 
     fn all(&self) -> Vec<Box<dyn Collector>> {
         let gauges = self.gauges();
-        let counters =
-            [&self.apply.entries, &self.apply.rows, &self.proposals, &self.proposal_failures, &self.forwarded];
+        let counters = [
+            &self.apply.entries,
+            &self.apply.rows,
+            &self.proposals,
+            &self.proposal_failures,
+            &self.forwarded,
+            &self.stepped_aside,
+        ];
         let mut all: Vec<Box<dyn Collector>> = vec![Box::new(self.store.sync_seconds.clone())];
         all.extend(gauges.into_iter().map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>));
         all.extend(counters.into_iter().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>));
@@ -145,9 +163,14 @@ impl Collector for Metrics {
         for gauge in self.gauges() {
             all.extend(gauge.desc());
         }
-        for counter in
-            [&self.apply.entries, &self.apply.rows, &self.proposals, &self.proposal_failures, &self.forwarded]
-        {
+        for counter in [
+            &self.apply.entries,
+            &self.apply.rows,
+            &self.proposals,
+            &self.proposal_failures,
+            &self.forwarded,
+            &self.stepped_aside,
+        ] {
             all.extend(counter.desc());
         }
         all

@@ -36,6 +36,7 @@ use crate::{
     renewal::{renew, renew_if_due},
     scrub,
     seal::{SealingKey, unseal},
+    slow_disk,
     snapshot::Snapshots,
     space::{self, Room},
     status::{Leadership, Status, watch_engine},
@@ -190,6 +191,7 @@ async fn start_with(
     tasks.spawn(publish_status(core.clone(), changed, status_sender));
     tasks.spawn(peers::serve(listener, dialer, Service(core.clone())));
     tasks.spawn(membership::reconcile(core.clone()));
+    tasks.spawn(slow_disk::watch(core.clone()));
     tasks.spawn(agreement::take(core.clone(), samples, store));
 
     if identity.authority_key.is_some() {

@@ -254,3 +254,40 @@ fn copy_folder(from: &std::path::Path, to: &std::path::Path, world: &world::Worl
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_slow_disk_lets_another_lead() {
+    let mut places = places();
+    let (world, slow) = SlowDisk::world();
+    places[0].world = world;
+    let members = three(&places).await;
+    let first = members[0].me();
+    members[1].transfer_leader(Some(first)).await.unwrap();
+    status_where(&members[1], "the first leads", |status| status.leader == Some(first)).await;
+
+    slow.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begun = tokio::time::Instant::now();
+    let mut number = 0;
+    // What is slow shows in appends, so somebody has to write.
+    soon("another leads", async {
+        while members[1].leader() == Some(first) || members[1].leader().is_none() {
+            number += 1;
+            write(&members[1], &format!("slow-{number}")).await;
+        }
+    })
+    .await;
+    let stepped = begun.elapsed();
+    assert!(stepped > std::time::Duration::from_secs(10), "a moment's slowness is nothing: {stepped:?}");
+    // The others' disks carry the writes now, the slow one only follows.
+    let begun = tokio::time::Instant::now();
+    for number in 0..10 {
+        write(&members[1], &format!("fast-{number}")).await;
+    }
+    println!("the slow leader stepped aside after {stepped:?}; then ten writes took {:?}", begun.elapsed());
+    let new = members[1].leader();
+    assert!(new.is_some() && new != Some(first), "and it stays so");
+    slow.store(false, std::sync::atomic::Ordering::Relaxed);
+    for member in &members {
+        member.shutdown().await;
+    }
+}

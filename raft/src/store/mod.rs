@@ -12,6 +12,7 @@
 //! them, and a vote after the entries that came before it; any synced prefix of it is a consistent member.
 
 mod mark;
+pub mod pace;
 mod recover;
 mod scrub;
 mod writer;
@@ -31,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use world::{Disk, Entropy, Syncing};
 
 pub use mark::Mark;
+pub use pace::Pace;
 pub use recover::{Marker, Recovered};
 pub use scrub::Scrubber;
 pub use writer::Durability;

@@ -63,7 +63,11 @@ impl Writer {
     fn run_on_thread(mut self, mut queue: mpsc::Receiver<Job>) {
         let mut jobs = Vec::new();
         while queue.blocking_recv_many(&mut jobs, TOGETHER) > 0 {
-            let result = self.write(&jobs).and_then(|sync| if sync { self.sync(&jobs) } else { Ok(()) });
+            self.metrics.pace.begin();
+            let written = self.write(&jobs);
+            let synced = matches!(written, Ok(true));
+            let result = written.and_then(|sync| if sync { self.sync(&jobs) } else { Ok(()) });
+            self.metrics.pace.end(synced);
             self.finish(&mut jobs, result);
         }
     }
@@ -71,11 +75,14 @@ impl Writer {
     async fn run_as_task(mut self, mut queue: mpsc::Receiver<Job>, span: impl Fn() -> std::time::Duration) {
         let mut jobs = Vec::new();
         while queue.recv_many(&mut jobs, TOGETHER).await > 0 {
+            self.metrics.pace.begin();
             let mut result = self.write(&jobs);
-            if let Ok(true) = result {
+            let synced = matches!(result, Ok(true));
+            if synced {
                 tokio::time::sleep(span()).await;
                 result = self.sync(&jobs).map(|()| true);
             }
+            self.metrics.pace.end(synced);
             self.finish(&mut jobs, result.map(drop));
         }
     }

@@ -182,3 +182,63 @@ pub async fn three(places: &[Place; 3]) -> [Cluster; 3] {
 pub fn places() -> [Place; 3] {
     ["hs1", "hs2", "hs3"].map(Place::new)
 }
+
+/// A disk that takes its time over every append while told to.
+pub struct SlowDisk {
+    inner: std::sync::Arc<dyn world::Disk>,
+    slow: std::sync::Arc<std::sync::atomic::AtomicBool>,
+}
+
+/// Longer than half of any election timeout a test runs with.
+const SLOW_APPEND: Duration = Duration::from_millis(400);
+
+impl SlowDisk {
+    /// The world of a machine with such a disk, and the switch.
+    pub fn world() -> (World, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+        let world = world::real::world();
+        let slow = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let disk = SlowDisk { inner: world.disk.clone(), slow: slow.clone() };
+        (World { disk: std::sync::Arc::new(disk), ..world }, slow)
+    }
+}
+
+impl world::Disk for SlowDisk {
+    fn read(&self, path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+        self.inner.read(path)
+    }
+    fn write(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        self.inner.write(path, bytes)
+    }
+    /// The writer notes every append it has synced, on its own thread and before it answers.
+    #[expect(clippy::disallowed_methods, reason = "the writer has a thread of its own, and a slow disk holds it up")]
+    fn note(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+        if self.slow.load(std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(SLOW_APPEND);
+        }
+        self.inner.note(path, bytes)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        self.inner.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn list(&self, folder: &Path) -> std::io::Result<Vec<String>> {
+        self.inner.list(folder)
+    }
+    fn create_dir_all(&self, folder: &Path) -> std::io::Result<()> {
+        self.inner.create_dir_all(folder)
+    }
+    fn lock(&self, folder: &Path) -> std::io::Result<Box<dyn Send + Sync>> {
+        self.inner.lock(folder)
+    }
+    fn free_bytes(&self, folder: &Path) -> std::io::Result<Option<u64>> {
+        self.inner.free_bytes(folder)
+    }
+    fn database_env(&self) -> Option<rocksdb::Env> {
+        self.inner.database_env()
+    }
+    fn syncing(&self) -> world::Syncing {
+        self.inner.syncing()
+    }
+}
