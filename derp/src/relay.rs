@@ -16,6 +16,7 @@ use crate::{
     admission::Admission,
     answers::Asked,
     connection::Ended,
+    frame::PROTOCOL_VERSION,
     http::{self, Rewound},
     hub::Closing,
     metrics::Metrics,
@@ -77,6 +78,22 @@ impl Relay {
         }
         self.serve(stream, from).await;
         None
+    }
+
+    /// Serves a stream whose upgrade somebody else has answered with 101 and [`Relay::upgrade_headers`]: a request for
+    /// the relay that came second on a connection, as proxies send them. `read`: bytes that came after the request.
+    pub async fn serve_upgraded(&self, read: &[u8], stream: BoxStream, from: SocketAddr) {
+        // To whoever starts fast nothing is answered.
+        let mut seen =
+            b"GET /derp HTTP/1.1\r\nHost: derp\r\nUpgrade: DERP\r\nConnection: Upgrade\r\nDerp-Fast-Start: 1\r\n\r\n"
+                .to_vec();
+        seen.extend_from_slice(read);
+        self.serve(Box::new(Rewound::new(seen, stream)), from).await;
+    }
+
+    /// What a 101 says of this relay, beside the upgrade.
+    pub fn upgrade_headers(&self) -> [(&'static str, String); 2] {
+        [("derp-version", PROTOCOL_VERSION.to_string()), ("derp-public-key", hex::encode(self.public_key().0))]
     }
 
     /// Answers STUN on `socket` for as long as the relay takes clients. Never returns by itself.
