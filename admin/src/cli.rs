@@ -3,11 +3,13 @@
 //! Words, flags and aliases are Headscale's where it has them; removed ones still work where they have a meaning. Data
 //! goes to standard output, everything else to standard error, and exit codes are stable ([`problem::exit`]).
 //!
-//! `node` starts members itself: it calls [`parse`], handles [`Word::Serve`], [`Word::Join`] and [`Word::Configtest`],
+//! `node` starts members itself: it calls [`parse`], handles [`Word::Serve`], [`Word::Join`], [`Word::Configtest`] and
+//! [`Word::Check`],
 //! and hands everything else to [`run`].
 
 mod api_keys;
 pub mod backup;
+pub mod check;
 mod cluster;
 mod debug;
 mod desk;
@@ -98,6 +100,9 @@ pub enum Word {
     /// Check the configuration file and say what is wrong with it
     #[command(after_help = "Example:\n  hsraft configtest --config /etc/hsraft/config.yaml")]
     Configtest(ConfigtestArgs),
+    /// Measure disk, network and surroundings, and say whether a member can run here; exits 16 when not
+    #[command(after_help = "Example:\n  hsraft check\n  hsraft check perf,net --members 10.0.0.1:7443 -o json")]
+    Check(check::CheckArgs),
 
     /// Users: who owns nodes
     #[command(subcommand, alias = "user", aliases = ["namespaces", "namespace", "ns"])]
@@ -324,7 +329,7 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         return Err(Problem::usage("md and html are for reports: hsraft drill report -o html"));
     }
     match cli.word {
-        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) => {
+        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Check(_) => {
             return Err(Problem::of(
                 &state_machine::codes::SERVER_WORD,
                 "this word belongs to the server program: run it as hsraft",
@@ -387,6 +392,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         | Word::Serve(_)
         | Word::Join(_)
         | Word::Configtest(_)
+        | Word::Check(_)
         | Word::Version
         | Word::Import(_)
         | Word::Generate(_)

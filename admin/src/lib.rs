@@ -33,6 +33,7 @@ mod lone;
 mod origins;
 mod request;
 pub mod secret_text;
+pub mod stale;
 mod status;
 mod throttle;
 pub mod v1;
@@ -97,6 +98,7 @@ fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
         .route("/version", get(version::reply))
         .fallback(unknown_path)
         .layer(middleware::from_fn_with_state(api.clone(), origins::check))
+        .layer(middleware::from_fn(stale::tell))
         .with_state(api)
 }
 
@@ -126,7 +128,10 @@ impl Api {
         match query.get("consistency") {
             None => match tokio::time::timeout(CATCH_UP, self.backend.confirm()).await {
                 Ok(Ok(state)) => Ok(state),
-                _ => Ok(self.backend.latest()),
+                _ => {
+                    stale::mark();
+                    Ok(self.backend.latest())
+                }
             },
             Some("local") => Ok(self.backend.latest()),
             Some("linearizable") => Ok(self.backend.confirm().await?),

@@ -70,6 +70,7 @@ impl Backend for Cluster {
             reaches: seen.report.as_ref().map(|report| report.reaches.iter().copied().map(MemberId).collect()),
             feature_level: seen.report.as_ref().map(|report| report.feature_level.max(RISES_BY_ITSELF_TO)),
             certificate_ends: seen.report.as_ref().map(|report| Timestamp(report.certificate_ends_ms)),
+            append_p99_us: seen.report.as_ref().and_then(|report| report.append_p99_us),
         };
         Standing {
             me: status.me,

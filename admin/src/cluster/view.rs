@@ -70,6 +70,8 @@ pub struct Contact {
     pub certificate_ends: Option<Timestamp>,
     /// What its program can apply.
     pub feature_level: Option<u32>,
+    /// What its appends need at the hundredth, lately.
+    pub append_p99_us: Option<u64>,
 }
 
 /// How a member's backup stands.
@@ -134,6 +136,10 @@ pub struct Member {
     pub clock_ahead_ms: Option<i64>,
     #[serde(with = "moment")]
     pub certificate_ends: Option<Timestamp>,
+    /// Within this 99 of 100 appends were synced lately; absent: nothing was written, or it says nothing.
+    pub append_p99_us: Option<u64>,
+    /// Where clients reach it besides asking DNS.
+    pub addresses: Vec<std::net::IpAddr>,
     pub region_id: u32,
     /// Nodes whose stream is open there.
     pub nodes: u64,
@@ -245,6 +251,8 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 last_contact_ms: contact.silent_for.filter(|_| !is_leader).map(|silence| silence.as_millis() as u64),
                 clock_ahead_ms: contact.clock_ahead_ms,
                 certificate_ends: contact.certificate_ends,
+                append_p99_us: contact.append_p99_us,
+                addresses: member.addresses.clone(),
                 region_id: member.region_id,
                 nodes: streams.get(&member.id).copied().unwrap_or_default(),
                 joined_at: Some(member.joined_at),

@@ -117,6 +117,7 @@ impl Layout {
              cluster:\n  name: {name}\n  data_dir: {data}\n  client_url: {url}\n  \
              peer_listen_addr: 127.0.0.1:{peer_port}\n  peer_advertise_addr: 127.0.0.1:{peer_port}\n  timing: lan\n  \
              # Drills may break a member here on purpose: hsraft drill list\n  drills: true\n  \
+             # A laboratory runs on whatever machine there is.\n  timing_check: warn\n  \
              derp_listen_addr: 127.0.0.1:{derp_port}\n  derp_host_name: 127.0.0.1\n  derp_port: {derp_port}\n  \
              derp_stun_port: {stun_port}\n  \
              # The relay's certificate is made at its start; clients are told not to verify it.\n  \
