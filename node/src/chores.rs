@@ -4,6 +4,7 @@
 //! its own: it looks at the state, proposes a command, and looks again. (Announcing a member to the others is the log's
 //! own business.)
 
+mod addresses;
 mod derp_map;
 pub mod draining;
 mod elapse;
@@ -19,7 +20,10 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use world::{Clock, World};
 
-use crate::{observe::Metrics, options::Options};
+use crate::{
+    observe::Metrics,
+    options::{Options, Start},
+};
 
 pub use settings_drift::{differences, differing_keys};
 
@@ -45,12 +49,18 @@ pub fn start(
     };
     until_stop(Box::pin(elapse::run(cluster.clone(), clock.clone(), name.to_owned())));
     until_stop(Box::pin(member_loss::run(cluster.clone(), name.to_owned())));
+    until_stop(Box::pin(addresses::run(cluster.clone(), without_secrets(options), world.clone())));
     if options.policy.is_some() {
         until_stop(Box::pin(policy_drift::run(cluster.clone(), policy_file, metrics.clone())));
     }
     if !options.derp.urls.is_empty() {
         until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));
     }
+}
+
+/// Options without what was for the start alone: tasks that live on keep no secrets.
+fn without_secrets(options: &Options) -> Options {
+    Options { noise_private: None, start: Start::Continue, ..options.clone() }
 }
 
 fn now(clock: &dyn Clock) -> Timestamp {

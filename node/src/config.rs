@@ -130,6 +130,7 @@ pub fn from_text(
     };
     let client_url = d.text("cluster.client_url").unwrap_or_default().trim_end_matches('/').to_owned();
     let derp = derp_maps(d, env, read);
+    let client_addresses = client_addresses(d);
     let options = Options {
         peer_advertise: peer_advertise(d, peer_listen),
         relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, client_tls.is_some()),
@@ -142,6 +143,7 @@ pub fn from_text(
         grpc_listen,
         grpc_insecure,
         client_url,
+        client_addresses,
         metrics_listen: listen_optional(d, "metrics_listen_addr"),
         unix_socket: Some(path(d, "unix_socket", folder).unwrap_or_else(|| data_dir.join("hsraft.sock"))),
         unix_socket_mode: unix_socket_mode(d),
@@ -149,6 +151,7 @@ pub fn from_text(
         peer_listen,
         timing: timing(d),
         space: space(d),
+        timing_must_hold: timing_must_hold(d),
         backup_dir: path(d, "cluster.backup_dir", folder),
         drills: d.flag("cluster.drills").unwrap_or(false),
         drills_freeze: drills_freeze(d),
@@ -288,6 +291,32 @@ fn timing(d: &mut Document) -> Timing {
             Timing::lan()
         }
     }
+}
+
+fn timing_must_hold(d: &mut Document) -> bool {
+    match d.text("cluster.timing_check").as_deref() {
+        None | Some("refuse") => true,
+        Some("warn") => false,
+        Some(other) => {
+            let text = format!("{other:?} is neither refuse nor warn");
+            d.wrong("cluster.timing_check", &text);
+            true
+        }
+    }
+}
+
+fn client_addresses(d: &mut Document) -> Vec<IpAddr> {
+    let mut addresses = Vec::new();
+    for text in d.list("cluster.client_addresses") {
+        match text.parse::<IpAddr>() {
+            Ok(address) if !address.is_unspecified() && !address.is_multicast() => addresses.push(address),
+            _ => {
+                let text = format!("{text:?} is no address a client can dial; write for example [203.0.113.7]");
+                d.wrong("cluster.client_addresses", &text);
+            }
+        }
+    }
+    addresses
 }
 
 fn unix_socket_mode(d: &mut Document) -> u32 {

@@ -22,7 +22,10 @@ mod ssh;
 pub mod ts2021;
 pub mod wire;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -137,6 +140,18 @@ impl Control {
             noise_private,
             challenge,
         }
+    }
+
+    /// Whether clients are answered with this key.
+    pub fn is_private_key(&self, key: &[u8]) -> bool {
+        self.noise_private.as_slice() == key
+    }
+
+    /// Over how long the clients there are now leave: two milliseconds each, so that the other members can draw maps for
+    /// them (500 a second), and at most so long that all are gone in time.
+    fn spread(&self) -> Duration {
+        let sessions = u64::try_from(self.metrics.sessions.get()).unwrap_or_default();
+        Duration::from_millis(2 * sessions).min(self.limits.drain.saturating_sub(2 * ts2021::GOODBYE))
     }
 
     /// Our Noise key, the same at every member.

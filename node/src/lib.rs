@@ -8,6 +8,7 @@
 //! | `server.rs` | [`Server`]: build, serve, drain |
 //! | `config.rs`, `config/` | Headscale-shaped file → [`options::Options`] |
 //! | `listen.rs` | ports, TLS, and who gets which path |
+//! | `preflight.rs` | can this machine hold its timing profile? asked before a member is made |
 //! | `wellness.rs` | is this member well? the checks behind `/readyz` |
 //! | `reload.rs` | what SIGHUP takes over |
 //! | `fetch.rs` | one small file over HTTP |
@@ -29,6 +30,7 @@ mod listen;
 mod login;
 pub mod observe;
 pub mod options;
+pub mod preflight;
 mod presence;
 mod relay;
 pub mod reload;
@@ -36,4 +38,13 @@ mod server;
 mod wellness;
 
 pub use options::Options;
+
 pub use server::{Server, StartError};
+
+/// When the certificate in these files ends.
+pub fn certificate_ends(
+    files: &options::TlsFiles,
+    disk: &dyn world::Disk,
+) -> std::io::Result<state_machine::Timestamp> {
+    Ok(listen::tls::Certificate::load(files, disk)?.expires_at())
+}

@@ -1,7 +1,9 @@
 //! Ports, TLS, and who gets which path.
 
 mod authority;
+mod client;
 mod dialect;
+pub mod door;
 mod gate;
 pub mod people;
 pub mod tls;
@@ -20,7 +22,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tailcfg::{DerpAdmitClientRequest, DerpAdmitClientResponse, from_client_json};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 use world::{BoxStream, Listener};
@@ -36,11 +37,12 @@ use crate::{
     wellness::Wellness,
 };
 
-use dialect::Dialect;
 pub use gate::{Gate, Seat};
 
 /// After an `accept` that failed: no more file descriptors, most likely.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long those who dialled before a listener closes are still let in.
+const LAST_GUESTS: Duration = Duration::from_millis(50);
 /// `/verify` takes this much (`headscale` draws the line there).
 const VERIFY_BYTES_MAX: usize = 4 << 10;
 
@@ -71,7 +73,7 @@ pub async fn accept(
 ) {
     loop {
         let accepted = tokio::select! { biased;
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -82,68 +84,10 @@ pub async fn accept(
             }
         }
     }
-}
-
-/// Serves clients until told to stop.
-pub async fn clients(listener: Box<dyn Listener>, doors: Arc<Doors>, closing: Closing) {
-    let stop = closing.stop.clone();
-    accept(listener, "clients", stop, |stream, from| {
-        let Some(seat) = Gate::enter(&doors.gate, from.ip()) else { return };
-        let (doors, closing) = (doors.clone(), closing.clone());
-        let tasks = doors.control.tasks.clone();
-        tasks.spawn(async move {
-            // A connection that has become Noise lives on in a task of its own.
-            let served = client(doors, stream, from, Arc::new(seat), closing.stop.clone());
-            closing.cut.run_until_cancelled(served).await;
-        });
-    })
-    .await;
-}
-
-async fn client(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Arc<Seat>, stop: CancellationToken) {
-    let limits = doors.control.limits;
-    let stream: BoxStream = match &doors.tls {
-        None => stream,
-        Some(config) => {
-            let accept = TlsAcceptor::from(config.clone()).accept(stream);
-            match tokio::time::timeout(limits.handshake, accept).await {
-                Ok(Ok(stream)) => Box::new(stream),
-                Ok(Err(error)) => return tracing::debug!(%from, %error, "no TLS"),
-                Err(_) => return tracing::debug!(%from, "TLS took too long"),
-            }
-        }
-    };
-    let stream = match dialect::heard(stream, limits.handshake).await {
-        Ok(Dialect::Http1(stream)) => stream,
-        Ok(Dialect::Http2(stream)) => {
-            return people::http_2(stream, Some(from), doors.api.clone(), &limits, stop).await;
-        }
-        Err(error) => return tracing::trace!(%from, %error, "said nothing"),
-    };
-    let stream = match &doors.relay {
-        None => stream,
-        // The relay speaks before HTTP does, so it looks at the first request itself.
-        Some(relay) => match relay.serve_or_return(stream, from).await {
-            Some(stream) => stream,
-            None => return,
-        },
-    };
-    let service = service_fn(move |request| {
-        let (doors, seat) = (doors.clone(), seat.clone());
-        async move { Ok::<_, Infallible>(route(&doors, request, from, seat).await) }
-    });
-    let connection = http(&limits).serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! { biased;
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            // The request under way is answered, an idle connection closes.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::trace!(%from, %error, "connection ended");
+    // The kernel has let in whoever dialled before now, and may hold a request of theirs: closing at once would reset it.
+    let last = tokio::time::Instant::now() + LAST_GUESTS;
+    while let Ok(Ok((stream, from))) = tokio::time::timeout_at(last, listener.accept()).await {
+        serve(stream, from);
     }
 }
 
@@ -163,6 +107,7 @@ async fn route(doors: &Arc<Doors>, request: Request<Incoming>, from: SocketAddr,
     let answer = match (request.method(), path.as_str()) {
         (&Method::GET, "/key") => key::answer(request.uri().query(), doors.control.public_key()),
         (_, "/ts2021") => ts2021::upgrade(&doors.control, request, seat),
+        (_, "/derp") if doors.relay.is_some() => relayed(doors, request, from),
         (&Method::POST, "/verify") => verify(&doors.control, request).await,
         (&Method::GET, "/robots.txt") => text(StatusCode::OK, "User-agent: *\nDisallow: /\n"),
         (&Method::GET | &Method::HEAD, "/generate_204") => generate_204(&request),
@@ -178,6 +123,32 @@ async fn route(doors: &Arc<Doors>, request: Request<Incoming>, from: SocketAddr,
         _ => return guarded(api(doors, request, from).await),
     };
     guarded(answer.map(AnyBody::new))
+}
+
+/// A client of the relay whose request was not the first on its connection: proxies keep connections to us alive. (The
+/// relay itself looks at the first.)
+fn relayed(doors: &Arc<Doors>, mut request: Request<Incoming>, from: SocketAddr) -> Answer {
+    let wants =
+        request.headers().get(header::UPGRADE).is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"derp"));
+    let Some(relay) = doors.relay.clone().filter(|_| wants) else {
+        return text(StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n");
+    };
+    let mut answer = empty(StatusCode::SWITCHING_PROTOCOLS);
+    let headers = answer.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("DERP"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    for (name, value) in relay.upgrade_headers() {
+        headers.insert(name, HeaderValue::from_str(&value).expect("digits are fit for a header"));
+    }
+    let upgraded = hyper::upgrade::on(&mut request);
+    let served = async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let Ok(parts) = upgraded.downcast::<TokioIo<BoxStream>>() else { return };
+        relay.serve_upgraded(&parts.read_buf, parts.io.into_inner(), from).await;
+    };
+    let cut = doors.control.cut.clone();
+    doors.control.tasks.spawn(async move { cut.run_until_cancelled(served).await });
+    answer
 }
 
 async fn api(doors: &Doors, mut request: Request<Incoming>, from: SocketAddr) -> Response<AnyBody> {

@@ -57,6 +57,8 @@ pub struct Metrics {
     pub connections: IntCounter,
     /// Open connections on the client port.
     pub connections_open: IntGauge,
+    /// 1 while the client port takes connections.
+    pub client_port_open: IntGauge,
     /// Connections refused by a limit, by reason.
     pub connections_refused: IntCounterVec,
     /// Noise handshakes, by how they ended.
@@ -123,6 +125,10 @@ impl Metrics {
         Ok(Metrics {
             connections: counter("hsraft_client_connections_total", "Connections accepted on the client port.")?,
             connections_open: gauge("hsraft_client_connections_open", "Connections open on the client port.")?,
+            client_port_open: gauge(
+                "hsraft_client_port_open",
+                "1 while the client port is open; 0 while this member cannot serve and sends clients to others.",
+            )?,
             connections_refused: counters(
                 "hsraft_client_connections_refused_total",
                 "Connections closed at once because of a limit.",

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -34,6 +34,8 @@ pub struct Options {
     pub grpc_insecure: bool,
     /// The URL of this very member, for people; may be empty.
     pub client_url: String,
+    /// Where clients reach this member besides asking DNS; empty: what DNS says of the host of `client_url`.
+    pub client_addresses: Vec<IpAddr>,
     pub metrics_listen: Option<SocketAddr>,
     pub unix_socket: Option<PathBuf>,
     pub unix_socket_mode: u32,
@@ -50,6 +52,8 @@ pub struct Options {
     pub join_within: Duration,
     /// Told how much of the state has come, while a newcomer receives it.
     pub arrival: Option<tokio::sync::watch::Sender<Option<raft::Arriving>>>,
+    /// A newcomer whose disk or network cannot hold the timing is turned away, not only warned.
+    pub timing_must_hold: bool,
     /// Log entries between snapshots.
     pub snapshot_every: u64,
     /// How much room this member wants on its disk.
@@ -228,6 +232,7 @@ impl Options {
             grpc_listen: None,
             grpc_insecure: false,
             client_url: String::new(),
+            client_addresses: Vec::new(),
             metrics_listen: None,
             unix_socket: None,
             unix_socket_mode: 0o600,
@@ -238,6 +243,7 @@ impl Options {
             auto_remove_after: None,
             join_within: raft::JOIN_WITHIN,
             arrival: None,
+            timing_must_hold: true,
             snapshot_every: 10_000,
             space: raft::Space::default(),
             backup_dir: None,

@@ -114,6 +114,7 @@ fn needs_restart(old: &Options, new: &Options) -> Vec<&'static str> {
         ("listen_addr", old.client_listen != new.client_listen),
         ("tls_cert_path (given or taken away)", old.client_tls.is_some() != new.client_tls.is_some()),
         ("cluster.client_url", old.client_url != new.client_url),
+        ("cluster.client_addresses", old.client_addresses != new.client_addresses),
         ("metrics_listen_addr", old.metrics_listen != new.metrics_listen),
         ("unix_socket", old.unix_socket != new.unix_socket),
         ("unix_socket_permission", old.unix_socket_mode != new.unix_socket_mode),

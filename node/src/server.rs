@@ -28,6 +28,8 @@ use crate::{
 const STATE_PATIENCE: Duration = Duration::from_secs(60);
 /// A leader that leaves hands over first: writes pause for a moment and not for an election.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// What stopping may take beyond [`Limits::drain`].
+const AND_THEN: Duration = Duration::from_secs(7);
 /// For telling the cluster which streams have ended.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -216,7 +218,10 @@ impl Server {
         let addr = options.client_listen;
         let listener = world.net.listen(addr).await.map_err(listening("clients", addr))?;
         let client_addr = listener.local_addr().map_err(listening("clients", addr))?;
-        tasks.spawn(listen::clients(listener, doors, closing.clone()));
+        let (door, opened) = watch::channel(None);
+        metrics.client_port_open.set(1);
+        until_cut(Box::pin(listen::door::keep(cluster.clone(), control.clone(), door)));
+        tasks.spawn(listen::door::clients(listener, doors, world.net.clone(), opened, closing.clone()));
 
         let metrics_shown = metrics_addr.map(tracing::field::display);
         tracing::info!(
@@ -248,9 +253,18 @@ impl Server {
     }
 
     /// Leaves: listeners close, the leader hands over, clients are sent away spread over some seconds, and the rest is
-    /// cut. Within ten seconds by default.
+    /// cut. Within ten seconds by default, and whatever hangs, within fifteen.
     pub async fn drain(self) {
         tracing::info!("draining");
+        let begun = tokio::time::Instant::now();
+        let cap = self.limits.drain + AND_THEN;
+        match tokio::time::timeout(cap, self.leave()).await {
+            Ok(()) => tracing::info!(millis = begun.elapsed().as_millis() as u64, "drained"),
+            Err(_) => tracing::error!(?cap, "something did not end; the member stops all the same"),
+        }
+    }
+
+    async fn leave(&self) {
         self.closing.stop.cancel();
         if self.cluster.is_leader() && self.cluster.status().voters.len() > 1 {
             match tokio::time::timeout(HAND_OVER, self.cluster.transfer_leader(None)).await {
@@ -279,7 +293,6 @@ impl Server {
             tracing::debug!("some tasks did not end in time");
         }
         self.cluster.shutdown().await;
-        tracing::info!("drained");
     }
 
     /// Resolves when this member cannot go on; the process must exit with code 70.

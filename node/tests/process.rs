@@ -98,6 +98,7 @@ cluster:
   name: hs1
   data_dir: data
   peer_listen_addr: 127.0.0.1:0
+  timing_check: warn
 ";
 
 /// What `name=127.0.0.1:…` says in a line of the log.

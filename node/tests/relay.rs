@@ -51,6 +51,18 @@ async fn the_relay_is_in_the_map_and_answers() {
         head.push(within(plain.read_u8()).await.unwrap());
     }
     assert!(String::from_utf8(head).unwrap().starts_with("HTTP/1.1 101 "));
+    // A proxy keeps its connections: here the relay is asked for second.
+    let mut kept = member.world.net.connect(&member.server.client_addr().to_string()).await.unwrap();
+    kept.write_all(format!("GET /robots.txt HTTP/1.1\r\nHost: x\r\n\r\n{upgrade}").as_bytes()).await.unwrap();
+    let mut heard = Vec::new();
+    while !heard.windows(8).any(|window| window == "DERP🔑".as_bytes()) {
+        assert_ne!(within(kept.read_buf(&mut heard)).await.unwrap(), 0, "{}", String::from_utf8_lossy(&heard));
+    }
+    let heard = String::from_utf8_lossy(&heard).to_lowercase();
+    assert!(
+        heard.contains("disallow: /") && heard.contains("http/1.1 101 ") && heard.contains("upgrade: derp"),
+        "{heard}"
+    );
     assert!(member.get("/derp/latency-check").await.starts_with("HTTP/1.1 200 "));
     assert!(member.get("/key?v=130").await.starts_with("HTTP/1.1 200 "), "other paths are not the relay's");
 

@@ -22,8 +22,6 @@ pub mod exit {
     pub const INTEGRITY: i32 = 40;
     /// A backup is damaged, or does not open.
     pub const BACKUP: i32 = 41;
-    /// This machine cannot carry a member as it is.
-    pub const PREFLIGHT: i32 = 16;
     /// Nobody answers at that address.
     pub const UNREACHABLE: i32 = 12;
     /// What is needed to begin is not there.

@@ -10,8 +10,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than any election, shorter than a client's patience; and longer than the 8 seconds for which Go's netcheck
 /// takes a relay for its home after the last word from it, even when the relay is no longer in the map.
 const SILENT_TOO_LONG: Duration = Duration::from_secs(10);
-/// A member that comes and goes must not drag its relay in and out of everybody's map.
-const HEARD_LONG_ENOUGH: Duration = Duration::from_secs(5);
+/// A member that comes and goes must not drag its relay and its address in and out of everybody's map.
+const HEARD_LONG_ENOUGH: Duration = Duration::from_secs(30);
 
 pub async fn run(cluster: Cluster, by: String) {
     let mut silence = Silence::default();
@@ -170,11 +170,11 @@ mod tests {
         let mut silence = Silence::default();
         assert_eq!(silence.look(&silent, &state, start), [], "known already, and it holds no streams");
         assert_eq!(silence.look(&heard, &state, after(1)), []);
-        assert_eq!(silence.look(&heard, &state, after(5)), []);
-        assert_eq!(silence.look(&silent, &state, after(6)), []);
-        assert_eq!(silence.look(&heard, &state, after(7)), []);
-        assert_eq!(silence.look(&heard, &state, after(11)), [], "it was gone in between");
-        assert_eq!(silence.look(&heard, &state, after(12)), BACK);
+        assert_eq!(silence.look(&heard, &state, after(30)), []);
+        assert_eq!(silence.look(&silent, &state, after(31)), []);
+        assert_eq!(silence.look(&heard, &state, after(32)), []);
+        assert_eq!(silence.look(&heard, &state, after(61)), [], "it was gone in between");
+        assert_eq!(silence.look(&heard, &state, after(62)), BACK);
     }
 
     #[tokio::test]

@@ -44,6 +44,7 @@ pub fn read(document: &mut Document, records_file: Option<&str>) -> Settings {
         randomize_client_port: document.flag("randomize_client_port").unwrap_or(false),
         logtail: document.flag("logtail.enabled").unwrap_or(false),
         taildrop: document.flag("taildrop.enabled").unwrap_or(true),
+        dial_plan: document.flag("cluster.dial_plan").unwrap_or(false),
     }
 }
 

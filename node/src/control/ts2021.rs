@@ -23,7 +23,7 @@ const PING_PATIENCE: Duration = Duration::from_secs(15);
 /// Go opens one stream, some updates and answers to pings beside it.
 const STREAMS_MAX: u32 = 64;
 /// Between saying goodbye and closing the connection.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Why an upgrade was refused; the text goes to the client.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -144,7 +144,7 @@ async fn converse(control: Arc<Control>, stream: NoiseStream<BoxStream>, seat: A
         Some(ended) => ended,
         None => {
             // All clients of a member that leaves come back elsewhere at once; spread them.
-            let wait = control.entropy.jitter(control.limits.drain.saturating_sub(2 * GOODBYE));
+            let wait = control.entropy.jitter(control.spread());
             let ended = tokio::select! { biased;
                 ended = connection.as_mut() => Some(ended),
                 () = tokio::time::sleep(wait) => None,

@@ -44,6 +44,16 @@ impl Member {
         Member { server, world, _folder: folder }
     }
 
+    /// Ends the member as a crash would: nobody is told anything, but for its database, which this process must close.
+    pub async fn die(self) {
+        let cluster = self.server.cluster().clone();
+        let folder = self._folder;
+        // All its tasks are cut, and nothing it still says reaches anybody.
+        drop(self.server);
+        cluster.shutdown().await;
+        drop((cluster, folder));
+    }
+
     pub async fn done(&self, command: Command) -> Outcome {
         self.server.cluster().propose("test", command).await.unwrap().answer.unwrap()
     }

@@ -1,0 +1,165 @@
+//! Whether the client port is open.
+//!
+//! A client that is refused tries the next address at once; one that is accepted and not served waits for ten seconds and
+//! comes back to the same address. So a member that cannot serve closes its port, and opens it when it can. Being without
+//! a leader is no reason: maps are served from what is known. Nor is it a reason when nobody else could serve either.
+
+use std::{sync::Arc, time::Duration};
+
+use raft::{Board, Cluster, Role};
+use state_machine::{MemberId, MemberState, State};
+use tokio::sync::watch;
+
+use super::{Closing, Doors, accept, client};
+use crate::{control::Control, keys};
+
+/// How often it is looked at, beside every change of the State.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Entries behind the leader at which maps are too old to hand out, and at which they are good again.
+const LAG_MAX: u64 = 10_000;
+const LAG_FINE: u64 = 1_000;
+/// A view of the leader older than this says nothing about now.
+const FRESH: Duration = Duration::from_secs(3);
+/// Whom the leader has not heard for so long does not serve.
+const SILENT: Duration = Duration::from_secs(3);
+/// The port was ours a moment ago and will be ours again.
+const BIND_AGAIN: Duration = Duration::from_millis(200);
+
+/// Why clients are not let in; `None` where they are.
+pub type Shut = Option<&'static str>;
+
+/// What the decision is made from.
+#[derive(Clone, Copy, Debug, Default)]
+struct Look {
+    engine_stopped: bool,
+    key_differs: bool,
+    draining: bool,
+    /// Entries this member is behind, as the leader says; none: nobody says so now.
+    lag: Option<u64>,
+    /// Another member takes clients.
+    others_serve: bool,
+}
+
+fn decide(was: Shut, look: Look) -> Shut {
+    if look.engine_stopped {
+        return Some("the engine has stopped");
+    }
+    if look.key_differs {
+        return Some("the cluster has another Noise key");
+    }
+    if !look.others_serve {
+        return None;
+    }
+    if look.draining {
+        return Some("drained");
+    }
+    let limit = if was.is_some() { LAG_FINE } else { LAG_MAX };
+    look.lag.filter(|lag| *lag > limit).map(|_| "far behind the leader")
+}
+
+/// Keeps `door` as it should be, as long as the member runs.
+pub async fn keep(cluster: Cluster, control: Arc<Control>, door: watch::Sender<Shut>) {
+    let mut states = cluster.watch();
+    loop {
+        let state = states.borrow_and_update().clone();
+        let now = decide(*door.borrow(), look(&cluster, &control, &state));
+        let changed = door.send_if_modified(|shut| {
+            let changed = *shut != now;
+            *shut = now;
+            changed
+        });
+        if changed {
+            match now {
+                Some(why) => tracing::warn!(why, "the client port is closed; clients go to other members"),
+                None => tracing::info!("the client port is open"),
+            }
+            control.metrics.client_port_open.set(now.is_none().into());
+        }
+        tokio::select! { biased;
+            moved = states.changed() => if moved.is_err() { return },
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+fn look(cluster: &Cluster, control: &Control, state: &State) -> Look {
+    let (me, board) = (cluster.me(), cluster.board());
+    let lag = board.members.get(&me).map(|seen| seen.lag).filter(|_| board.age <= FRESH && board.by != Some(me));
+    Look {
+        engine_stopped: cluster.status().role == Role::Stopped,
+        key_differs: !cluster.secret(keys::NOISE).is_some_and(|key| control.is_private_key(&key)),
+        draining: state.member(me).is_some_and(|member| member.draining),
+        lag,
+        others_serve: others_serve(state, &board, me),
+    }
+}
+
+fn others_serve(state: &State, board: &Board, me: MemberId) -> bool {
+    let heard = |id: &MemberId| {
+        board.age <= FRESH
+            && board.members.get(id).and_then(|seen| seen.last_contact).is_some_and(|silence| silence <= SILENT)
+    };
+    let mut others = state.members().values().filter(|member| member.id != me);
+    others.any(|member| member.state == MemberState::Active && !member.draining && !member.silent && heard(&member.id))
+}
+
+/// Serves clients until told to stop, while the door is open. `listener` is open already.
+pub async fn clients(
+    listener: Box<dyn world::Listener>,
+    doors: Arc<Doors>,
+    net: Arc<dyn world::Net>,
+    mut door: watch::Receiver<Shut>,
+    closing: Closing,
+) {
+    let Ok(address) = listener.local_addr() else { return };
+    let mut listener = Some(listener);
+    while !closing.stop.is_cancelled() {
+        let open = match listener.take() {
+            Some(open) => open,
+            None => match net.listen(address).await {
+                Ok(open) => open,
+                Err(error) => {
+                    tracing::warn!(%address, %error, "the client port cannot be opened again yet");
+                    let _ = closing.stop.run_until_cancelled(tokio::time::sleep(BIND_AGAIN)).await;
+                    continue;
+                }
+            },
+        };
+        let shut = closing.stop.child_token();
+        let welcome = |stream, from| client::welcome(&doors, stream, from, &closing);
+        let mut serve = std::pin::pin!(accept(open, "clients", shut.clone(), welcome));
+        let told = tokio::select! { biased;
+            () = serve.as_mut() => return,
+            told = door.wait_for(Option::is_some) => told.is_ok(),
+        };
+        shut.cancel();
+        serve.await;
+        if !told {
+            return;
+        }
+        let opened = closing.stop.run_until_cancelled(async { door.wait_for(Option::is_none).await.is_ok() }).await;
+        if opened != Some(true) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_is_closed_only_where_others_serve() {
+        let well = Look { others_serve: true, lag: Some(3), ..Look::default() };
+        assert_eq!(decide(None, well), None);
+        assert_eq!(decide(None, Look { draining: true, ..well }), Some("drained"));
+        assert_eq!(decide(None, Look { draining: true, others_serve: false, ..well }), None, "nobody else is there");
+        assert_eq!(decide(None, Look { lag: Some(10_001), ..well }), Some("far behind the leader"));
+        assert_eq!(decide(None, Look { lag: Some(10_000), ..well }), None);
+        assert!(decide(Some("far behind the leader"), Look { lag: Some(1_001), ..well }).is_some());
+        assert_eq!(decide(Some("far behind the leader"), Look { lag: Some(1_000), ..well }), None);
+        assert_eq!(decide(None, Look { lag: None, others_serve: false, ..well }), None, "no leader is no reason");
+        assert!(decide(None, Look { engine_stopped: true, ..Look::default() }).is_some());
+        assert!(decide(None, Look { key_differs: true, ..Look::default() }).is_some());
+    }
+}
