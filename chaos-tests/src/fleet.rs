@@ -125,6 +125,24 @@ impl Fleet {
         }
     }
 
+    /// SIGTERM, and how long the process then takes to end.
+    pub async fn stop(&self, member: usize) -> Result<Duration> {
+        let pid = self.report.members[member].pid.context("the member runs")?.to_string();
+        let begun = Instant::now();
+        let told = Command::new("kill").args(["-TERM", &pid]).status().await?;
+        ensure!(told.success(), "process {pid} could not be stopped");
+        // Gone, or dead and waiting for its parent: a laboratory's members have none that would ask.
+        let status = PathBuf::from(format!("/proc/{pid}/status"));
+        loop {
+            let text = self.world.disk.read(&status).ok().flatten().unwrap_or_default();
+            if text.is_empty() || String::from_utf8_lossy(&text).contains("\nState:\tZ") {
+                return Ok(begun.elapsed());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "process {pid} does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// `kill -9`.
     pub async fn kill(&self, member: usize) -> Result<()> {
         let pid = self.report.members[member].pid.context("the member runs")?;

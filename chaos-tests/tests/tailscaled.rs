@@ -2,6 +2,10 @@
 //!
 //! Looks for the programs named by TAILSCALED and TAILSCALE, then on PATH; says so and passes when there are none.
 
+#[path = "common/trio.rs"]
+#[allow(dead_code, reason = "shared with proxies.rs")]
+mod trio;
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
@@ -113,6 +117,44 @@ async fn a_shell_waits_for_a_person() {
     assert!(String::from_utf8_lossy(&again.stdout).contains("at-once"), "{}", String::from_utf8_lossy(&again.stderr));
 }
 
+/// The only address the daemon was told goes dead; the dial plan leads it to another member. Once the plan is taken back,
+/// only the dead address is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_dial_plan_survives_a_dead_address() {
+    let (Some(daemon), Some(cli)) = (find("TAILSCALED", "tailscaled"), find("TAILSCALE", "tailscale")) else {
+        println!("skipped: no tailscaled and tailscale here (set TAILSCALED and TAILSCALE, or put them on PATH)");
+        return;
+    };
+    let mut trio = trio::Trio::up(None).await;
+    let settings = (**trio.anybody().cluster().latest().settings()).clone();
+    let with_plan = |dial_plan| state_machine::Command::ApplySettings {
+        settings: state_machine::Settings { dial_plan, ..settings.clone() },
+    };
+    trio.done(with_plan(true)).await;
+    let mut states = trio.anybody().cluster().watch();
+    let told = states.wait_for(|state| state.members().values().all(|member| !member.addresses.is_empty()));
+    tokio::time::timeout(trio::PATIENCE, told).await.expect("all members tell where they are").unwrap();
+
+    let name = "daemon-planned";
+    let url = format!("http://127.0.0.1:{}", trio.client_port);
+    let _daemon = Daemon::log_in_at(&daemon, &cli, name, &url, &trio.auth_key, &[]).await;
+    assert_eq!(trio.serving(name, None).await, 0, "it begins at the address it was told");
+
+    let stopped = Instant::now();
+    trio.stop(0).await;
+    let second = trio.serving(name, Some(0)).await;
+    println!("tailscaled: at {} {:?} after the one address it was told died", trio::address(second), stopped.elapsed());
+
+    trio.done(with_plan(false)).await;
+    // Two of three are left, and after this one; it still takes streams, and knows of none.
+    let third = 3 - second;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    trio.stop(second).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(trio.sessions(third), 0.0, "a plan that was taken back is not followed");
+    trio.end().await;
+}
+
 const GREETING: &str = "hello from behind the daemon";
 
 /// Greets whoever connects to a local port, to which a daemon without an interface passes connections on.
@@ -154,6 +196,11 @@ impl Daemon {
     }
 
     async fn log_in_with(fleet: &Fleet, daemon: &Path, cli: &Path, name: &str, member: usize, more: &[&str]) -> Daemon {
+        let url = fleet.report.members[member].url.clone();
+        Daemon::log_in_at(daemon, cli, name, &url, &fleet.report.auth_key, more).await
+    }
+
+    async fn log_in_at(daemon: &Path, cli: &Path, name: &str, url: &str, auth_key: &str, more: &[&str]) -> Daemon {
         let folder = tempfile::Builder::new().prefix("ts-").tempdir().unwrap();
         let socket = folder.path().join("sock").display().to_string();
         let child = Command::new(daemon)
@@ -172,11 +219,10 @@ impl Daemon {
             .spawn()
             .unwrap();
         let daemon = Daemon { cli: cli.to_path_buf(), socket, _child: child, _folder: folder };
-        let url = fleet.report.members[member].url.clone();
         let up = [
             "up",
             &format!("--login-server={url}"),
-            &format!("--authkey={}", fleet.report.auth_key),
+            &format!("--authkey={auth_key}"),
             &format!("--hostname={name}"),
             "--timeout=60s",
             "--accept-dns=false",

@@ -39,6 +39,25 @@ impl Api {
         self.call(Method::POST, path, Some(body), within).await
     }
 
+    /// Dials if there is no connection. An error means that nobody was asked anything.
+    pub async fn dial(&mut self, within: Duration) -> Result<()> {
+        let dialled = tokio::time::timeout(within, self.connected()).await;
+        dialled.unwrap_or_else(|_| bail!("no connection within {within:?}"))
+    }
+
+    async fn connected(&mut self) -> Result<()> {
+        if self.connection.as_ref().is_none_or(|(requests, _)| requests.is_closed()) {
+            let stream = self.world.net.connect(&self.address).await?;
+            let (requests, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+            let mut tasks = JoinSet::new();
+            tasks.spawn(async move {
+                let _ = driver.await;
+            });
+            self.connection = Some((requests, tasks));
+        }
+        Ok(())
+    }
+
     /// One call; after an error the next one dials anew.
     pub async fn call(&mut self, method: Method, path: &str, body: Option<&Value>, within: Duration) -> Result<Value> {
         let called = tokio::time::timeout(within, self.try_call(method, path, body)).await;
@@ -50,15 +69,7 @@ impl Api {
     }
 
     async fn try_call(&mut self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        if self.connection.as_ref().is_none_or(|(requests, _)| requests.is_closed()) {
-            let stream = self.world.net.connect(&self.address).await?;
-            let (requests, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-            let mut tasks = JoinSet::new();
-            tasks.spawn(async move {
-                let _ = driver.await;
-            });
-            self.connection = Some((requests, tasks));
-        }
+        self.connected().await?;
         let (requests, _) = self.connection.as_mut().expect("made above");
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         let request = Request::builder()

@@ -3,6 +3,7 @@
 //! `make bench` runs all of them. `bench state` and `bench proposals` need nothing else; `bench product` and `bench kills`
 //! start real members and want the `hsraft` program (beside this one, or named by HSRAFT_BIN).
 
+mod handover;
 mod product;
 mod proposals;
 mod state;
@@ -32,6 +33,8 @@ enum What {
     Product(product::Arguments),
     /// The gap in which nothing can be written when the leader is killed.
     Kills(product::KillArguments),
+    /// What writers and clients notice when members are stopped, drained, or hand their lead over.
+    Handover(handover::Arguments),
 }
 
 fn main() -> Result<()> {
@@ -43,17 +46,19 @@ fn main() -> Result<()> {
         What::Member(arguments) => runtime.block_on(proposals::member(arguments)),
         What::Product(arguments) => runtime.block_on(product::run(arguments)),
         What::Kills(arguments) => runtime.block_on(product::kills(arguments)),
+        What::Handover(arguments) => runtime.block_on(handover::run(arguments)),
     }
 }
 
 fn all(runtime: &tokio::runtime::Runtime) -> Result<()> {
-    for what in ["state", "proposals", "product", "kills"] {
+    for what in ["state", "proposals", "product", "kills", "handover"] {
         println!("\n== {what}");
         match Arguments::parse_from(["bench", what]).what {
             What::State(arguments) => state::run(&arguments)?,
             What::Proposals(arguments) => runtime.block_on(proposals::run(arguments))?,
             What::Product(arguments) => runtime.block_on(product::run(arguments))?,
             What::Kills(arguments) => runtime.block_on(product::kills(arguments))?,
+            What::Handover(arguments) => runtime.block_on(handover::run(arguments))?,
             What::All | What::Member(_) => {}
         }
     }

@@ -124,7 +124,7 @@ pub async fn kills(arguments: KillArguments) -> Result<()> {
     Ok(())
 }
 
-fn percentile(values: &mut [f64], share: f64) -> f64 {
+pub(crate) fn percentile(values: &mut [f64], share: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get((values.len().saturating_sub(1) as f64 * share).round() as usize).copied().unwrap_or_default()
 }
