@@ -110,10 +110,9 @@ impl Story {
                 Command::SetMemberRole { id: words.id("member").map(MemberId)?, role: JoinRole::Learner, insist: false }
             }
             "drain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: true },
-            "reached" => Command::SetMemberAddresses {
-                id: words.id("member").map(MemberId)?,
-                addresses: words.list("at")?,
-            },
+            "reached" => {
+                Command::SetMemberAddresses { id: words.id("member").map(MemberId)?, addresses: words.list("at")? }
+            }
             "undrain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: false },
             "secret" => Command::PutSecret {
                 name: words.first()?.into(),
