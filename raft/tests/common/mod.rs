@@ -217,6 +217,12 @@ impl world::Disk for SlowDisk {
         }
         self.inner.note(path, bytes)
     }
+    fn size(&self, path: &Path) -> std::io::Result<Option<u64>> {
+        self.inner.size(path)
+    }
+    fn allocate(&self, path: &Path, bytes: u64) -> std::io::Result<()> {
+        self.inner.allocate(path, bytes)
+    }
     fn remove(&self, path: &Path) -> std::io::Result<()> {
         self.inner.remove(path)
     }
