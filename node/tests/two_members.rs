@@ -174,6 +174,8 @@ async fn without_a_quorum_maps_are_served() {
         let length = body.len();
         member.http(&format!("{head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")).await
     };
+    let mut statuses = first.server.cluster().watch_status();
+    within(statuses.wait_for(|status| status.voters.len() == 2 && !status.joint)).await.unwrap();
     let read = ask(&first, "GET", "/api/v1/user", "").await;
     assert!(read.starts_with("HTTP/1.1 200 ") && !read.contains("x-hsraft-stale"), "{read}");
 
@@ -212,10 +214,13 @@ async fn nodes_of_a_dead_member_stay_online() {
     let node = state.nodes().values().find(|node| node.hostname == "desk").unwrap().id;
     anns.until(|frame| frame.to_string().contains("\"Online\":true")).await;
 
+    let mut states = first.server.cluster().watch();
+    let known = states.wait_for(|state| state.presence(node).is_some_and(|presence| presence.online));
+    within(known).await.unwrap();
+
     // Gone without a word: nobody says that its streams have ended.
     let dead = third.server.cluster().me();
     third.die().await;
-    let mut states = first.server.cluster().watch();
     let noticed = states.wait_for(|state| {
         assert!(state.presence(node).is_some_and(|presence| presence.online), "told offline within the grace");
         state.member(dead).is_some_and(|member| member.silent)

@@ -183,7 +183,9 @@ mod tests {
         let lost = Command::MemberSilence { member: MemberId(3), silent: true };
         state.apply(Stamp { at: NOW, revision: Revision(9) }, lost).unwrap();
         let mut silence = Silence::default();
-        let (me, start) = (Status { me: MemberId(3), ..Status::default() }, Instant::now());
+        let other = Progress { last_contact: Some(Duration::ZERO), ..Progress::default() };
+        let me = Status { me: MemberId(3), members: [(MemberId(1), other)].into(), ..Status::default() };
+        let start = Instant::now();
         assert_eq!(silence.look(&me, &state, start), []);
         assert_eq!(silence.look(&me, &state, start + HEARD_LONG_ENOUGH), BACK);
     }
