@@ -9,8 +9,8 @@ mod real;
 pub mod policy;
 pub mod ssh_checks;
 pub mod tokens;
-pub mod verify;
 pub mod upgrade;
+pub mod verify;
 pub mod view;
 
 use axum::{
