@@ -248,7 +248,7 @@ async fn conditions(stage: &Stage, drill: &Drill, args: &RunArgs) -> (Option<Sta
 
 fn plan_page(drill: &Drill, settings: &Settings, leader: Option<&str>, conditions: &[Condition]) -> String {
     let mut page = format!(
-        "{} ({:?} risk)\n\n{}\n\nWhat happens   {}\nTo whom        {}\nHow often      {} times, broken for {} s each, {} canary writes a second\n\
+        "{} ({:?} risk)\n\n{}\n\nWhat happens   {}\nTo whom        {}\nHow often      {}, broken for {} s each, {} canary writes a second\n\
          Blast radius   {}\nHealed by      {}\nBroken off if  {}\n",
         drill.name,
         drill.risk,
@@ -258,7 +258,10 @@ fn plan_page(drill: &Drill, settings: &Settings, leader: Option<&str>, condition
             Some(leader) => format!("{leader} leads now; who it is is decided at each repeat"),
             None => "members of a laboratory the drill makes and removes".into(),
         },
-        settings.repeats,
+        match settings.repeats {
+            1 => "once".to_owned(),
+            many => format!("{many} times"),
+        },
         settings.hold.as_secs_f64(),
         settings.load.writes,
         drill.blast_radius,
@@ -405,14 +408,17 @@ fn make_report(
     let goals = judge::check(drill.goals, &measured.figures);
     let own_lab = drill.stage == catalogue::Stage::OwnLaboratory;
     let (states, at_revision) = match measured.hashes.first() {
-        Some((_, revision, hash)) if measured.hashes.iter().all(|(_, other, _)| other == revision) => {
+        Some((_, revision, hash))
+            if measured.hashes.len() == measured.members
+                && measured.hashes.iter().all(|(_, other, _)| other == revision) =>
+        {
             (Some(measured.hashes.iter().all(|(_, _, other)| other == hash)), *revision)
         }
         _ => (None, 0),
     };
     let floor = own_lab || measured.rate >= FLOOR;
     let outcome = Outcome {
-        lost: measured.found.missing.len() as u64,
+        lost: if measured.loss_allowed { 0 } else { measured.found.missing.len() as u64 },
         stale: measured.stale,
         differ: states == Some(false),
         aborted: measured.aborted.is_some(),
@@ -424,7 +430,8 @@ fn make_report(
         goals,
         rpo: report::Rpo {
             acked: measured.found.acknowledged,
-            missing: outcome.lost,
+            missing: measured.found.missing.len() as u64,
+            allowed: measured.loss_allowed,
             missing_examples: measured.found.missing.iter().take(10).cloned().collect(),
             ambiguous: measured.found.ambiguous,
             ambiguous_applied: measured.found.ambiguous_done,
@@ -434,11 +441,7 @@ fn make_report(
         elections: measured.elections,
         terms: measured.terms,
         integrity: report::Integrity {
-            state_hash_equal: if own_lab {
-                states.or(Some(true)).filter(|_| measured.aborted.is_none())
-            } else {
-                states
-            },
+            state_hash_equal: states,
             at_revision,
             canaries_left_behind: measured.left_behind,
         },
@@ -532,8 +535,8 @@ fn summary(report: &Report) -> String {
     table.row([
         "acknowledged writes lost".into(),
         "0".into(),
-        format!("{} of {}", rpo.missing, rpo.acked),
-        if rpo.missing == 0 { "met" } else { "MISSED" }.into(),
+        report::lost(rpo),
+        if rpo.kept() { "met" } else { "MISSED" }.into(),
     ]);
     text += &table.render();
     text += &format!("{}\n\n", report::states(report));

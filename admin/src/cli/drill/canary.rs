@@ -32,7 +32,7 @@ const AWAY: Duration = Duration::from_secs(1);
 /// After a failure, before the next member is asked.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Deletions at once, afterwards.
-const CLEANERS: usize = 8;
+const CLEANERS: usize = 32;
 
 /// What all canaries write into.
 pub struct Diary {

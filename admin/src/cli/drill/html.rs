@@ -27,7 +27,9 @@ tr:first-child>*{border-top:0}
 th{color:var(--soft);font-weight:500}
 td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 th.n{text-align:right}
-svg{display:block;width:100%;min-width:34rem;height:auto}
+.n{width:1%}
+@media(max-width:32rem){td,th{padding:.4rem .5rem}table{font-size:.84rem}}
+svg{display:block;width:100%;min-width:30rem;height:auto}
 svg text{fill:var(--soft);font-size:11px;font-family:inherit}
 blockquote{margin:1rem 0;padding:.2rem 0 .2rem 1rem;border-left:3px solid var(--line);color:var(--soft)}
 .key{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;font-size:.85rem;color:var(--soft);margin:.5rem 0 0}
@@ -86,14 +88,15 @@ fn moment(text: &str) -> String {
 }
 
 fn cards(report: &Report) -> String {
-    let Rpo { acked, missing, .. } = report.measured.rpo;
+    let rpo = &report.measured.rpo;
+    let (acked, missing) = (rpo.acked, rpo.missing);
     let mut cards = String::from("<div class=\"cards\">");
     let mut card = |value: String, what: String, met: bool| {
         let class = if met { "good" } else { "bad" };
         cards +=
             &format!("<div class=\"card\"><b class=\"{class}\">{}</b><span>{}</span></div>", safe(&value), safe(&what));
     };
-    // The most telling goal is the last one but one of three, or the first: the p99 where there is one.
+    // The most telling goal is the p99 where there is one, else the first; then one more.
     let goals = &report.measured.goals;
     let telling = goals.iter().find(|check| stat(check) == "p99").or(goals.first());
     for check in telling.into_iter().chain(goals.iter().filter(|check| Some(*check) != telling).take(1)) {
@@ -101,7 +104,7 @@ fn cards(report: &Report) -> String {
         let goal = quantity(check.goal, &check.unit);
         card(value, format!("{} {}, goal {goal}", words(&check.figure), stat(check)), check.met);
     }
-    card(missing.to_string(), format!("of {acked} acknowledged writes lost, goal 0"), missing == 0);
+    card(missing.to_string(), format!("of {acked} acknowledged writes lost, goal 0"), rpo.kept());
     let rate = &report.measured.canary;
     let enough = rate.writes_per_s >= rate.floor_per_s;
     card(format!("{:.0}/s", rate.writes_per_s), format!("canary writes, floor {:.0}/s", rate.floor_per_s), enough);
@@ -116,14 +119,16 @@ fn quantity(value: u64, unit: &str) -> String {
     }
 }
 
-const WIDTH: f64 = 900.0;
+const WIDTH: f64 = 720.0;
 const LEFT: f64 = 44.0;
 const TOP: f64 = 26.0;
 const HEIGHT: f64 = 150.0;
 
 /// Acknowledged writes over time, with what was done and what happened.
 fn chart(report: &Report) -> String {
-    let rates: Vec<f64> = report.measured.writes_each_half_second.iter().map(|count| *count as f64 * 2.0).collect();
+    let counts = &report.measured.writes_each_half_second;
+    // The last half second is not a whole one.
+    let rates: Vec<f64> = counts[..counts.len().saturating_sub(1)].iter().map(|count| *count as f64 * 2.0).collect();
     let last = report.timeline.iter().map(|event| event.t).fold(0.0, f64::max);
     let span = (rates.len() as f64 / 2.0).max(last).max(1.0);
     let top = rates.iter().copied().fold(10.0, f64::max) * 1.1;
@@ -230,12 +235,13 @@ fn goals(report: &Report) -> String {
             words(&check.figure), stat(check), safe(&check.source), quantity(check.goal, &check.unit)
         )
     }).collect();
-    let Rpo { acked, missing, ambiguous, ambiguous_applied, stale_reads, .. } = report.measured.rpo;
-    for (what, count, of) in [
-        ("acknowledged writes lost", missing, format!("{missing} of {acked}")),
-        ("stale linearizable reads", stale_reads, stale_reads.to_string()),
+    let Rpo { ambiguous, ambiguous_applied, stale_reads, .. } = report.measured.rpo;
+    let rpo = &report.measured.rpo;
+    for (what, good, of) in [
+        ("acknowledged writes lost", rpo.kept(), super::report::lost(rpo)),
+        ("stale linearizable reads", stale_reads == 0, stale_reads.to_string()),
     ] {
-        let (class, word) = if count == 0 { ("good", "met") } else { ("bad", "missed") };
+        let (class, word) = if good { ("good", "met") } else { ("bad", "missed") };
         rows.push(format!(
             "<tr><td>{what}</td><td class=\"n\">0</td><td class=\"n\">{of}</td><td class=\"{class}\">{word}</td></tr>"
         ));

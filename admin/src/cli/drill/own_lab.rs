@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    canary::{self, Found},
+    canary,
     catalogue::{Act, Drill},
     judge::Figure,
     ops::{Kind, Op},
@@ -176,9 +176,12 @@ impl Ruin<'_> {
         let others: Vec<usize> = (0..MEMBERS).filter(|index| self.place(*index) != survivor).collect();
         self.rejoin(&survivor, &others).await?;
         self.note("well", "three members again");
-        // What the goal allows to be lost is judged by `lost_span`, not as a broken promise.
-        let allowed = act == Act::LoseEverything && span <= 15_000;
-        measured.found = if allowed { Found { missing: Vec::new(), ..found } } else { found };
+        let doors: Vec<Client> = (0..MEMBERS).map(|index| lab::client(&self.place(index))).collect();
+        measured.members = MEMBERS;
+        measured.hashes = super::run::hashes(&doors).await;
+        // R11 allows the last 15 s to be gone; what the survivor of R10 had acknowledged may not be.
+        measured.loss_allowed = act == Act::LoseEverything && span <= 15_000;
+        measured.found = found;
         measured.targets = (0..MEMBERS).map(|index| self.place(index).name).collect();
         Ok(())
     }

@@ -13,7 +13,11 @@ use super::{
     stage::Stage,
     watch::{Event, Watch},
 };
-use crate::cli::{Output, problem::Problem};
+use crate::{
+    cli::{Output, problem::Problem},
+    client::Client,
+    cluster::drills::Look,
+};
 
 /// How a run shall be.
 #[derive(Clone, Debug)]
@@ -51,6 +55,10 @@ pub struct Measured {
     /// Name, revision and hash of each member's state, at rest.
     pub hashes: Vec<(String, u64, String)>,
     pub ops: Vec<ops::Op>,
+    /// How many members there should be in it.
+    pub members: usize,
+    /// The drill's goals say that the newest writes may be gone, and no more are.
+    pub loss_allowed: bool,
     /// Canary users that could not be removed.
     pub left_behind: usize,
     /// Members that were broken.
@@ -87,6 +95,8 @@ impl From<Problem> for Abort {
 const LOOK: Duration = Duration::from_millis(25);
 /// A hand-over and what follows from it is over by then.
 const TRANSFER_WINDOW_US: u64 = 2_000_000;
+/// Three times R4's goal.
+const CLIENTS_BACK_US: u64 = 30_000_000;
 /// R7: the old leader refuses 0.6 s after its lease at the latest; a lease lasts as long as an election, 0.3 s.
 const OLD_LEADER_US: u64 = 900_000;
 
@@ -169,26 +179,25 @@ async fn count(
         all = users;
     }
     measured.found = canary::compare(ops, &have);
-    measured.hashes = hashes(stage).await;
+    let doors: Vec<Client> = stage.seats.iter().map(|seat| seat.canary.clone()).collect();
+    measured.members = doors.len();
+    measured.hashes = hashes(&doors).await;
     measured.left_behind = canary::clean(stage, diary, all).await;
     Ok(())
 }
 
 /// Every member's state at one revision, once nothing moves; as they are when something always does.
-async fn hashes(stage: &Stage) -> Vec<(String, u64, String)> {
+pub async fn hashes(doors: &[Client]) -> Vec<(String, u64, String)> {
     let mut hashes = Vec::new();
     for _ in 0..20 {
-        let looks = futures::future::join_all(stage.seats.iter().map(|seat| seat.look(true))).await;
-        hashes = stage
-            .seats
-            .iter()
-            .zip(looks)
-            .filter_map(|(seat, look)| {
-                let look = look.ok()?;
-                Some((seat.name.clone(), look.revision, look.state_hash?))
-            })
-            .collect();
-        if hashes.len() == stage.seats.len() && hashes.windows(2).all(|pair| pair[0].1 == pair[1].1) {
+        let look = |door: &Client| {
+            let door = door.clone();
+            async move { door.get::<Look>("/api/v1/cluster/drill?hash=true").await }
+        };
+        let looks = futures::future::join_all(doors.iter().map(look)).await;
+        let said = looks.into_iter().flatten().filter_map(|look| Some((look.member, look.revision, look.state_hash?)));
+        hashes = said.collect();
+        if hashes.len() == doors.len() && hashes.windows(2).all(|pair| pair[0].1 == pair[1].1) {
             break;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
@@ -239,6 +248,7 @@ impl Run<'_> {
     }
 
     async fn kill(&mut self, target: usize, repeat: u32) -> Result<(), Abort> {
+        let clients = self.clients(None).await;
         self.stage.leave_to_dead_man(target)?;
         self.stage.inject(target, json!({ "kind": "crash", "forMs": 1000 })).await?;
         tokio::time::sleep(raft::drills::CRASH_AFTER).await;
@@ -246,6 +256,7 @@ impl Run<'_> {
         if self.drill.act == Act::KillLeader {
             self.recovered(since, target).await?;
         }
+        self.clients_back(since, target, clients).await?;
         self.rest(self.settings.hold, Some(target)).await?;
         let to = self.diary.now();
         self.outcome(since, to, target);
@@ -255,6 +266,29 @@ impl Run<'_> {
             self.value_of("added_p99", "ms", p99.map(|p99| p99.saturating_sub(self.steady_p99) / 1000));
         }
         self.heal(target, repeat).await
+    }
+
+    /// Real clients whose stream is open, at all members but one.
+    async fn clients(&self, except: Option<usize>) -> u64 {
+        let status = self.stage.status().await.unwrap_or_default();
+        let except = except.map(|index| self.names[index].as_str());
+        status.members.iter().filter(|member| Some(member.name.as_str()) != except).map(|member| member.nodes).sum()
+    }
+
+    /// Waits until the clients of the broken member have a stream elsewhere, if there were any (R4).
+    async fn clients_back(&mut self, since: u64, target: usize, before: u64) -> Result<(), Abort> {
+        while before > 0 && self.diary.now() < since + CLIENTS_BACK_US {
+            // One in a hundred may be a laptop that was just closed.
+            if self.clients(Some(target)).await * 100 >= before * 99 {
+                let took = (self.diary.now() - since) / 1000;
+                self.watch.note("clients", format!("{before} clients have a stream elsewhere after {took} ms"));
+                self.value("clients_back", "ms", took);
+                break;
+            }
+            self.check(Some(target), None)?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
     }
 
     async fn transfer(&mut self, leader: usize, repeat: u32) -> Result<(), Abort> {
