@@ -246,7 +246,8 @@ async fn nginx_ends_tls() {
     let trio = Trio::up(None).await;
     let (secrets, port) = (Secrets::new(&trio.world), free_port(&trio.world).await);
     let config = write(&trio.world, &secrets, "nginx.conf", sample("nginx.conf", &trio, port, &secrets));
-    let pid = format!("daemon off; pid {};", secrets.path("nginx.pid").display());
+    // One process: workers would outlive a master that is killed.
+    let pid = format!("daemon off; master_process off; pid {};", secrets.path("nginx.pid").display());
     let folder = format!("{}/", secrets.folder.path().display());
     let _proxy = Proxy::start(&nginx, &["-p", &folder, "-c", &config, "-g", &pid], port, &secrets, &trio.world).await;
     behaves("nginx", trio, port, &secrets).await;
