@@ -95,8 +95,9 @@ pub async fn r5(wish: Wish<'_>) -> Result<Vec<Figure>> {
     // Enough that each member holds fifty; and the victim's are the repetitions.
     let many = (wish.repeats * 4).max(12);
     let mut guests = Guests::invite(&crew, many).await?;
-    // Keep-alives come each 50 to 59 seconds; without a spread of their phases all would fall silent together.
-    sleep(Duration::from_secs(20)).await;
+    // The last news went to all at once. After a minute each stream has had a keep-alive of its own (50 to 59 seconds), and
+    // the watchdogs do not bark together.
+    sleep(Duration::from_secs(75)).await;
     guests.catch_up().await;
     let busiest = (0..crew.plan.members).max_by_key(|member| guests.at(&crew.seats[*member].address()).len());
     let victim = busiest.context("there are members")?;
