@@ -220,7 +220,7 @@ async fn every_refusal_has_a_code_of_its_own() {
         ("nodes delete -i 99 --force", Some(&codes::NOT_FOUND)),
         ("policy set -f /nowhere/policy.hujson", Some(&codes::FILE_MISSING)),
         ("policy diff", Some(&codes::POLICY_NONE)),
-        ("ssh approve a/b", Some(&codes::NOT_A_CHECK_ID)),
+        ("ssh approve a/b/..", Some(&codes::NOT_A_CHECK_ID)),
         ("token create --from-cidr nonsense", Some(&codes::INVALID)),
         ("token create --uses 2 --name hs2", Some(&codes::INVALID)),
         ("token revoke nothing", Some(&codes::NOT_FOUND)),
