@@ -11,7 +11,7 @@ LAB_MEMBERS ?= 3
 PREPARE = prepared="$$(deploy/build/prepare.sh)"; eval "$$prepared"
 TARGET = $${CARGO_TARGET_DIR:-target}
 
-.PHONY: help run stop test lint bench sim torture
+.PHONY: help run stop test lint bench sim night torture
 
 help:
 	@echo "make run    set up and start a three-member cluster on this machine; a second run continues with its data"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench  measure: proposals, registration, first maps, memory (minutes)"
 	@echo "make torture  kill, cut off and corrupt real members; figures against the goals in torture.txt (an hour)"
 	@echo "make sim    200 seeds of the simulation (minutes)"
+	@echo "make night  $(NIGHT_SEEDS) seeds of the simulation and every error put in on purpose; report in night.md (hours)"
 
 run:
 	@$(PREPARE); \
@@ -48,6 +49,18 @@ bench:
 sim:
 	@$(PREPARE); \
 	cargo run --release -p chaos-tests --bin sim -- --seeds 200
+
+# Thousands of seeds; each night its own: NIGHT_FIRST defaults to a number made of the date.
+NIGHT_SEEDS ?= 5000
+NIGHT_FIRST ?= $(shell date +%Y%m%d)00000
+
+night:
+	@$(PREPARE); \
+	cargo run --release -p chaos-tests --bin sim -- night --count $(NIGHT_SEEDS) --first $(NIGHT_FIRST) \
+		--of "$$(git describe --always --dirty 2>/dev/null || true)" --report night.md || failed=1; \
+	cargo run --release -p chaos-tests --features mutants --bin sim -- mutants --table night-mutants.md || failed=1; \
+	printf '\n' >> night.md; cat night-mutants.md >> night.md; rm night-mutants.md; \
+	echo "night.md"; exit "$${failed:-0}"
 
 # Kills, freezes, cuts off and corrupts real members while canaries write; figures against the goals in torture.txt.
 # Failpoints are only in what is built together with the tests.

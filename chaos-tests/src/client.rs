@@ -3,6 +3,7 @@
 //! It writes its requests by hand, as `tailscaled` spells them, and has a Noise of its own: a client built from the
 //! server's types would agree with the server's mistakes.
 
+pub mod dial;
 pub mod noise;
 pub mod stream;
 
@@ -16,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tailcfg::{DiscoKey, NodeKey};
 use tokio::task::JoinSet;
-use world::{Entropy, World};
+use world::{BoxStream, Entropy, World};
 
 pub use stream::MapStream;
 
@@ -87,11 +88,22 @@ impl Connection {
 
     async fn open_patiently(world: &World, server: &str, identity: &Identity) -> Result<Connection> {
         let control_key = fetch_key(world, server).await.context("could not fetch the key")?;
+        let stream = world.net.connect(server).await?;
+        Connection::over(stream, server, &control_key, identity).await
+    }
+
+    /// `POST /ts2021`, Noise, HTTP/2 over a stream that somebody dialled, to a server whose key is known.
+    pub async fn over(
+        stream: BoxStream,
+        server: &str,
+        control_key: &[u8; 32],
+        identity: &Identity,
+    ) -> Result<Connection> {
         let (handshake, initiation) =
-            noise::Handshake::initiate(&identity.machine_private, &control_key, CAPABILITY_VERSION)?;
+            noise::Handshake::initiate(&identity.machine_private, control_key, CAPABILITY_VERSION)?;
 
         let mut tasks = JoinSet::new();
-        let upgraded = upgrade(world, server, &initiation, &mut tasks).await.context("could not upgrade")?;
+        let upgraded = upgrade(stream, server, &initiation, &mut tasks).await.context("could not upgrade")?;
         let plain = noise::connect(TokioIo::new(upgraded), handshake, &mut tasks).await?;
 
         let (requests, driver) = h2::client::Builder::new()
@@ -108,7 +120,7 @@ impl Connection {
     }
 
     /// Registers, with a pre-auth key or without.
-    pub async fn register(&mut self, identity: &Identity, auth_key: Option<&str>) -> Result<Registered> {
+    pub async fn register(&self, identity: &Identity, auth_key: Option<&str>) -> Result<Registered> {
         let mut request = json!({
             "Version": CAPABILITY_VERSION,
             "NodeKey": identity.node_key.to_string(),
@@ -139,7 +151,7 @@ impl Connection {
     }
 
     /// `tailscale logout`: an expiry long past.
-    pub async fn log_out(&mut self, identity: &Identity) -> Result<()> {
+    pub async fn log_out(&self, identity: &Identity) -> Result<()> {
         let request = json!({
             "Version": CAPABILITY_VERSION,
             "NodeKey": identity.node_key.to_string(),
@@ -150,7 +162,7 @@ impl Connection {
     }
 
     /// Tells endpoints and the home relay; returns once the server has them for good.
-    pub async fn update(&mut self, identity: &Identity, endpoints: &[SocketAddr], home_derp: u32) -> Result<()> {
+    pub async fn update(&self, identity: &Identity, endpoints: &[SocketAddr], home_derp: u32) -> Result<()> {
         let mut hostinfo = identity.hostinfo();
         hostinfo["NetInfo"] = json!({ "PreferredDERP": home_derp, "WorkingUDP": true });
         let request = json!({
@@ -170,7 +182,7 @@ impl Connection {
     }
 
     /// Opens the map stream. `compress`: as Go does; otherwise plain, as the Rust client does.
-    pub async fn stream(&mut self, identity: &Identity, compress: bool) -> Result<MapStream> {
+    pub async fn stream(&self, identity: &Identity, compress: bool) -> Result<MapStream> {
         let request = json!({
             "Version": CAPABILITY_VERSION,
             "Compress": if compress { "zstd" } else { "" },
@@ -189,12 +201,12 @@ impl Connection {
         Ok(MapStream::new(response.into_body(), compress))
     }
 
-    async fn post_for_json(&mut self, path: &str, request: &Value) -> Result<Value> {
+    async fn post_for_json(&self, path: &str, request: &Value) -> Result<Value> {
         let body = self.post(path, request).await?;
         serde_json::from_slice(&body).with_context(|| format!("{path} did not answer JSON"))
     }
 
-    async fn post(&mut self, path: &str, request: &Value) -> Result<Vec<u8>> {
+    async fn post(&self, path: &str, request: &Value) -> Result<Vec<u8>> {
         let answer = async {
             let response = self.send(path, request).await?;
             let status = response.status();
@@ -207,7 +219,7 @@ impl Connection {
         tokio::time::timeout(PATIENCE, answer).await.with_context(|| format!("{path} did not answer in time"))?
     }
 
-    async fn send(&mut self, path: &str, request: &Value) -> Result<Response<h2::RecvStream>> {
+    async fn send(&self, path: &str, request: &Value) -> Result<Response<h2::RecvStream>> {
         let body = Bytes::from(serde_json::to_vec(request)?);
         let head = Request::post(format!("https://{}{path}", self.authority)).body(())?;
         let mut requests = self.requests.clone().ready().await?;
@@ -219,7 +231,11 @@ impl Connection {
 
 /// `GET /key`: the public half of the cluster's Noise key.
 pub async fn fetch_key(world: &World, server: &str) -> Result<[u8; 32]> {
-    let stream = world.net.connect(server).await?;
+    fetch_key_over(world.net.connect(server).await?, server).await
+}
+
+/// The same over a stream that somebody dialled.
+pub async fn fetch_key_over(stream: BoxStream, server: &str) -> Result<[u8; 32]> {
     let (mut requests, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
@@ -238,13 +254,12 @@ pub async fn fetch_key(world: &World, server: &str) -> Result<[u8; 32]> {
 
 /// `POST /ts2021` up to the 101.
 async fn upgrade(
-    world: &World,
+    stream: BoxStream,
     server: &str,
     initiation: &[u8],
     tasks: &mut JoinSet<()>,
 ) -> Result<hyper::upgrade::Upgraded> {
     use base64::Engine;
-    let stream = world.net.connect(server).await?;
     let (mut requests, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tasks.spawn(async move {
         let _ = driver.with_upgrades().await;

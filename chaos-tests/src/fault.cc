@@ -2,6 +2,10 @@
 //
 // FaultInjectionTestEnv is taken rather than the newer FaultInjectionTestFS because that one, in 11.8.1, divides by
 // zero when it drops a random part and does not write the surviving prefix back.
+#include <map>
+#include <string>
+#include <vector>
+
 #include "rocksdb/c.h"
 #include "rocksdb/env.h"
 #include "util/random.h"
@@ -12,9 +16,11 @@ using ROCKSDB_NAMESPACE::EnvOptions;
 using ROCKSDB_NAMESPACE::FaultInjectionTestEnv;
 using ROCKSDB_NAMESPACE::NewMemEnv;
 using ROCKSDB_NAMESPACE::Random;
+using ROCKSDB_NAMESPACE::ReadFileToString;
 using ROCKSDB_NAMESPACE::Status;
 using ROCKSDB_NAMESPACE::WritableFile;
 using ROCKSDB_NAMESPACE::WritableFileWrapper;
+using ROCKSDB_NAMESPACE::WriteStringToFile;
 
 namespace {
 
@@ -93,6 +99,46 @@ int chaos_disk_power_loss(void* disk, uint32_t seed, int torn) {
   env->SetFilesystemActive(true);
   return dropped.ok() ? 0 : 1;
 }
+
+// All files of a folder, as they are: for a machine that is put back to an earlier day.
+struct chaos_copy {
+  std::map<std::string, std::string> files;
+};
+
+chaos_copy* chaos_disk_copy(void* disk, const char* folder) {
+  auto* copy = new chaos_copy;
+  std::vector<std::string> names;
+  // No folder, no files.
+  disk_of(disk)->GetChildren(folder, &names).PermitUncheckedError();
+  for (const std::string& name : names) {
+    std::string path = std::string(folder) + "/" + name;
+    std::string bytes;
+    if (name != "." && name != ".." && ReadFileToString(disk_of(disk), path, &bytes).ok()) {
+      copy->files[path] = bytes;
+    }
+  }
+  return copy;
+}
+
+// Replaces what is in the folder; without a copy the folder is emptied.
+int chaos_disk_restore(void* disk, const char* folder, const chaos_copy* copy) {
+  std::vector<std::string> names;
+  disk_of(disk)->GetChildren(folder, &names).PermitUncheckedError();
+  for (const std::string& name : names) {
+    disk_of(disk)->DeleteFile(std::string(folder) + "/" + name).PermitUncheckedError();
+  }
+  disk_of(disk)->ResetState();
+  if (copy != nullptr) {
+    for (const auto& [path, bytes] : copy->files) {
+      if (!WriteStringToFile(disk_of(disk), bytes, path, true).ok()) {
+        return 1;
+      }
+    }
+  }
+  return 0;
+}
+
+void chaos_copy_drop(chaos_copy* copy) { delete copy; }
 
 // The process died, the machine lived: its page cache is all there.
 void chaos_disk_thaw(void* disk) {

@@ -1,7 +1,11 @@
 //! A RocksDB `Env` in memory that can lose power. One per simulated machine.
 #![allow(unsafe_code, reason = "the one bridge to the C++ of fault.cc; every other file of the proof is safe")]
 
-use std::os::raw::{c_int, c_void};
+use std::{
+    ffi::CString,
+    os::raw::{c_char, c_int, c_void},
+    path::Path,
+};
 
 use librocksdb_sys as ffi;
 
@@ -12,6 +16,28 @@ unsafe extern "C" {
     fn chaos_disk_freeze(disk: *mut c_void);
     fn chaos_disk_power_loss(disk: *mut c_void, seed: u32, torn: c_int) -> c_int;
     fn chaos_disk_thaw(disk: *mut c_void);
+    fn chaos_disk_copy(disk: *mut c_void, folder: *const c_char) -> *mut c_void;
+    fn chaos_disk_restore(disk: *mut c_void, folder: *const c_char, copy: *const c_void) -> c_int;
+    fn chaos_copy_drop(copy: *mut c_void);
+}
+
+/// The files of a database as they once were.
+pub struct Copy(*mut c_void);
+
+// SAFETY: a copy is a map of bytes that nothing changes after it was made.
+unsafe impl Send for Copy {}
+// SAFETY: see above.
+unsafe impl Sync for Copy {}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // SAFETY: made by chaos_disk_copy and dropped once.
+        unsafe { chaos_copy_drop(self.0) }
+    }
+}
+
+fn c_path(folder: &Path) -> CString {
+    CString::new(folder.to_string_lossy().as_bytes()).expect("no path of the simulation holds a zero byte")
 }
 
 /// The platters of one machine and the `Env` that writes to them.
@@ -68,6 +94,20 @@ impl Platters {
         assert_eq!(failed, 0, "the simulated disk could drop its unsynced bytes");
     }
 
+    /// What is in a folder. Call it while no database is open there.
+    pub fn copy(&self, folder: &Path) -> Copy {
+        // SAFETY: `self.env` keeps the disk alive; the folder's name outlives the call.
+        unsafe { Copy(chaos_disk_copy(self.disk, c_path(folder).as_ptr())) }
+    }
+
+    /// Puts a folder back to what it was, or empties it. Call it while no database is open there.
+    pub fn restore(&self, folder: &Path, copy: Option<&Copy>) {
+        let copy = copy.map_or(std::ptr::null(), |copy| copy.0.cast_const());
+        // SAFETY: `self.env` keeps the disk alive; name and copy outlive the call.
+        let failed = unsafe { chaos_disk_restore(self.disk, c_path(folder).as_ptr(), copy) };
+        assert_eq!(failed, 0, "the simulated disk takes what it once held");
+    }
+
     /// Works again with nothing forgotten: only the process died.
     pub fn thaw(&self) {
         // SAFETY: `self.env` keeps the disk alive.
@@ -115,6 +155,27 @@ mod tests {
         drop(db);
         platters.power_loss(7, false);
         assert!(open(&platters).get("synced").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_folder_can_be_put_back_and_emptied() {
+        let platters = Platters::new();
+        let db = open(&platters);
+        db.put("first", "1").unwrap();
+        db.flush_wal(true).unwrap();
+        drop(db);
+        let copy = platters.copy(Path::new("/db"));
+        let db = open(&platters);
+        db.put("second", "1").unwrap();
+        db.flush_wal(true).unwrap();
+        drop(db);
+        platters.restore(Path::new("/db"), Some(&copy));
+        let db = open(&platters);
+        assert!(db.get("first").unwrap().is_some());
+        assert!(db.get("second").unwrap().is_none());
+        drop(db);
+        platters.restore(Path::new("/db"), None);
+        assert!(open(&platters).get("first").unwrap().is_none());
     }
 
     #[test]

@@ -5,12 +5,12 @@ pub mod operator;
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use sha2::{Digest, Sha256};
-use state_machine::UserId;
+use state_machine::{NodeId, UserId};
 use world::Entropy;
 
 use crate::{history::History, sim::member::Running};
@@ -29,21 +29,47 @@ pub struct Shared {
     pub open: Cell<bool>,
     /// A member ended that should not have.
     pub deaths: RefCell<Vec<String>>,
+    /// Machines whose member is to be removed: it ends, or refuses to start.
+    pub leaving: RefCell<BTreeSet<u64>>,
+    /// Machines whose process has ended for good: what it held open is closed by the system.
+    pub ended: RefCell<BTreeSet<u64>>,
+    /// Machines that were put back to an earlier day; `true` once their member refused to start.
+    pub rolled_back: RefCell<BTreeMap<u64, bool>>,
 }
 
 /// Where operators pin what others need.
 #[derive(Default)]
 pub struct Board {
-    /// Join tokens, by the number of the member they are for.
-    pub join_tokens: BTreeMap<u64, String>,
-    /// Who owns the nodes.
-    pub user: Option<UserId>,
-    /// A key every device may use.
-    pub reusable: Option<AuthKey>,
+    /// Join tokens, by the number of the machine they are for, with the name of the member it replaces.
+    pub join_tokens: BTreeMap<u64, (String, String)>,
+    /// Machines that must not found or continue anything: they lost their folder.
+    pub empty_handed: BTreeSet<u64>,
+    /// Who owns nodes: a user and a key of its own that every device of it may use.
+    pub owners: Vec<(UserId, AuthKey)>,
+    /// Users whose names are registers; the place in the list is the register's number.
+    pub registers: Vec<UserId>,
+    /// The last number written to any register.
+    pub written: u64,
     /// The last one-use keys, used or not: everybody tries them.
     pub one_use: Vec<AuthKey>,
+    /// Nodes that operators brought in and may delete.
+    pub boxes: Vec<NodeId>,
     /// Counts the names everybody wants.
     pub race: u64,
+}
+
+/// The users that own devices. No policy names the last one.
+pub const OWNERS: [&str; 3] = ["east", "west", "alone"];
+
+impl Board {
+    /// The key of a device's owner: of six devices in a row one belongs to "alone".
+    pub fn key_for(&self, device: u64) -> Option<AuthKey> {
+        let owner = match device % 6 {
+            5 => 2,
+            place => place % 2,
+        };
+        self.owners.get(owner as usize).map(|(_, key)| key.clone())
+    }
 }
 
 /// A pre-auth key in its two halves.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use raft::Cluster;
-use state_machine::{Command, NodeId, PresenceChange, SessionId};
+use state_machine::{Command, NodeId, PresenceChange, SessionId, mutants};
 use tokio::sync::{Notify, oneshot};
 
 use crate::observe::Metrics;
@@ -66,6 +66,9 @@ impl Presence {
 
     /// A stream was closed, for whatever reason.
     pub fn closed(&self, node: NodeId, session: SessionId) {
+        if mutants::is("goodbye-lost") {
+            return;
+        }
         self.push(PresenceChange { node, session, here: false }, None);
     }
 

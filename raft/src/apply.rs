@@ -13,8 +13,9 @@ use openraft::{
     EntryPayload, OptionalSend,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine},
 };
-use state_machine::{Command, Revision, State, codec};
+use state_machine::{Command, Revision, State, Timestamp, codec, mutants};
 use tokio::sync::watch;
+use world::Clock;
 
 use crate::{
     agreement,
@@ -43,6 +44,10 @@ pub struct Machine {
     metrics: ApplyMetrics,
     /// What this program can apply.
     feature_level: u32,
+    /// Of the mutant `apply-index-outside-batch`; always empty otherwise.
+    late_rows: Vec<Change>,
+    /// Of the mutant `wall-clock-on-members`; never there otherwise.
+    own_clock: Option<Arc<dyn Clock>>,
 }
 
 impl Machine {
@@ -58,9 +63,26 @@ impl Machine {
         let (publisher, published) = publish(state.clone());
         let membership = recovered.membership.clone();
         let (samples, applied) = (watch::Sender::new(None), recovered.applied);
-        let machine =
-            Machine { store, snapshots, state, applied, membership, publisher, samples, metrics, feature_level };
+        let (late_rows, own_clock) = (Vec::new(), None);
+        let machine = Machine {
+            store,
+            snapshots,
+            state,
+            applied,
+            membership,
+            publisher,
+            samples,
+            metrics,
+            feature_level,
+            late_rows,
+            own_clock,
+        };
         (machine, published)
+    }
+
+    /// What no machine must ever have: for the mutant `wall-clock-on-members`.
+    pub fn mistrust_the_log(&mut self, clock: Arc<dyn Clock>) {
+        self.own_clock = Some(clock);
     }
 
     /// The State at the first entry of each minute; the same entries at every member.
@@ -100,6 +122,7 @@ struct Batch {
     membership: Option<StoredMembership>,
     sample: Option<State>,
     answers: Vec<(Option<ApplyResponder<Types>>, Reply)>,
+    own_clock: Option<Arc<dyn Clock>>,
 }
 
 impl Batch {
@@ -108,10 +131,13 @@ impl Batch {
         self.last = Some(entry.log_id);
         let reply = match entry.payload {
             EntryPayload::Normal(payload) => {
-                let entry = codec::decode_entry(&payload.0).map_err(|error| {
+                let mut entry = codec::decode_entry(&payload.0).map_err(|error| {
                     let what = format!("log entry {revision} cannot be applied by this version of hsraft: {error}");
                     io::Error::new(io::ErrorKind::InvalidData, what)
                 })?;
+                if let Some(clock) = &self.own_clock {
+                    entry.at = Timestamp(clock.now_ms());
+                }
                 let minute = agreement::minute(&self.state);
                 let answer = self.state.apply_entry(revision, &entry);
                 let asked = entry.by == agreement::ASKED_BY && entry.command == Command::Elapse;
@@ -159,6 +185,7 @@ impl RaftStateMachine<Types> for Machine {
                 membership: None,
                 sample: None,
                 answers: Vec::new(),
+                own_clock: self.own_clock.clone(),
             };
             while batch.answers.len() < BATCH
                 && let Some((entry, responder)) = entries.try_next().await?
@@ -184,6 +211,9 @@ impl RaftStateMachine<Types> for Machine {
                 .collect();
             self.metrics.entries.inc_by(batch.answers.len() as u64);
             self.metrics.rows.inc_by(changes.len() as u64);
+            if mutants::is("apply-index-outside-batch") {
+                std::mem::swap(&mut changes, &mut self.late_rows);
+            }
             self.position_changes(&mut changes, with_membership);
             self.store.write(changes).await?;
             world::failpoint!("apply.batch.written", Err);
@@ -220,6 +250,9 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let mut changes = vec![Change::DeleteRange(Table::State, Vec::new(), vec![0xff; 64])];
+        if mutants::is("snapshot-keeps-old-rows") {
+            changes.clear();
+        }
         changes.extend(state.rows().map(|(name, row)| Change::Put(Table::State, name, row)));
         self.position_changes(&mut changes, true);
         self.store.write_durably(changes).await?;

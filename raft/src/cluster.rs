@@ -24,6 +24,7 @@ use crate::{
     error::{ProposeError, ReadError, StartError},
     forward::{DEADLINE, Forwards},
     integrity::{Comparison, Gate, Warden},
+    log::{Log, LogFact},
     metrics::Metrics,
     options::Options,
     peers::{Client, Dialer},
@@ -84,6 +85,7 @@ impl fmt::Debug for Cluster {
 /// What the tasks of a member share.
 pub struct Core {
     pub raft: Raft,
+    pub log: Log,
     pub me: MemberId,
     /// What this program can apply (upgrade.rs).
     pub feature_level: u32,
@@ -210,6 +212,11 @@ impl Cluster {
     /// Where this member stands now.
     pub fn status(&self) -> Status {
         self.core.status()
+    }
+
+    /// The newest entries of this member's log, oldest first: what members have in common must be the same.
+    pub fn newest_entries(&self, count: u64) -> std::io::Result<Vec<LogFact>> {
+        self.core.log.newest(count)
     }
 
     /// All members as the leader sees them: the same at every member, at most a second old while there is a leader.

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt, stream::FuturesUnordered};
 use openraft::errors::{ClientWriteError, ForwardReason, ForwardToLeader, RaftError};
-use state_machine::{Answer, Command, Entry, MemberId, MemberState, RequestId, Revision, Timestamp, codec};
+use state_machine::{Answer, Command, Entry, MemberId, MemberState, RequestId, Revision, Timestamp, codec, mutants};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, timeout, timeout_at},
@@ -64,8 +64,8 @@ impl Core {
         command: Command,
         deadline: Instant,
     ) -> Result<Applied, ProposeError> {
-        let entry = Entry { request: Some(request), at: Timestamp(0), by: by.into(), command };
-        let bytes = Bytes::from(codec::encode_entry(&entry));
+        let mut entry = Entry { request: Some(request), at: Timestamp(0), by: by.into(), command };
+        let mut bytes = Bytes::from(codec::encode_entry(&entry));
         if bytes.len() > COMMAND_BYTES_MAX {
             return Err(ProposeError::TooLarge(bytes.len(), COMMAND_BYTES_MAX));
         }
@@ -84,6 +84,10 @@ impl Core {
             let declined = match leader {
                 None => Declined::NotLeader(None),
                 Some(leader) => {
+                    if mutants::is("retry-without-request-id") {
+                        entry.request = Some(self.new_request());
+                        bytes = Bytes::from(codec::encode_entry(&entry));
+                    }
                     let attempt = async {
                         if leader == self.me {
                             self.write_here(entry.clone()).await
@@ -144,6 +148,9 @@ impl Core {
 
     async fn once_applied(&self, revision: u64, answer: Answer, until: Instant) -> Result<Applied, ProposeError> {
         let revision = Revision(revision);
+        if mutants::is("answer-before-applied") {
+            return Ok(Applied { revision, answer });
+        }
         match self.published.at_least(revision, until).await {
             Ok(_) => Ok(Applied { revision, answer }),
             Err(Missed::Stopped) => Err(ProposeError::Stopped),

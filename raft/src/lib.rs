@@ -73,6 +73,7 @@ pub use drills::{DrillRefused, DrillView, Drills, Fault};
 pub use error::{ProposeError, ReadError, StartError};
 pub use identity::is_taken;
 pub use integrity::{Comparison, QUARANTINED, fatal_exit_code};
+pub use log::LogFact;
 pub use membership::CLOCK_OFF_MS;
 pub use metrics::Metrics;
 pub use options::{JOIN_WITHIN, Options, StartAs, Timing};

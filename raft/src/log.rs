@@ -17,6 +17,8 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 
+use state_machine::mutants;
+
 use crate::{
     encode::{Ballot, Position, encode, entry_from_row, entry_to_row},
     store::{Change, Recovered, Store, Table, key},
@@ -28,6 +30,15 @@ const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Bytes of written entries that are kept in memory.
 const TAIL_BYTES: usize = 8 << 20;
+
+/// One entry of a member's log, for comparing logs of members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogFact {
+    pub index: u64,
+    pub term: u64,
+    /// Of the row on disk, which holds the entry whole.
+    pub checksum: u32,
+}
 
 /// What one entry costs beside its command.
 const ENTRY_BYTES: usize = 96;
@@ -95,6 +106,17 @@ impl Log {
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().expect("nobody panics while holding the facts")
+    }
+
+    /// The newest entries, oldest first, at most `count` of them.
+    pub fn newest(&self, count: u64) -> io::Result<Vec<LogFact>> {
+        let end = self.facts().last.map_or(0, |last| last.index + 1);
+        let fact = |entry: &Entry| LogFact {
+            index: entry.log_id.index,
+            term: entry.log_id.leader_id.term,
+            checksum: crc32c::crc32c(&entry_to_row(entry)),
+        };
+        Ok(self.read(end.saturating_sub(count), end, usize::MAX)?.iter().map(fact).collect())
     }
 
     /// Entries from `from` up to and without `to`, at most `bytes` of them but at least one.
@@ -187,6 +209,10 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         world::failpoint!("vote.save.before", Err);
+        if mutants::is("vote-not-persisted") {
+            self.facts().vote = Some(*vote);
+            return Ok(());
+        }
         let row = encode(&Ballot::from(*vote));
         self.store.write_vote(*vote, Change::Put(Table::Meta, key::VOTE.into(), row)).await?;
         world::failpoint!("vote.save.after", Err);
@@ -264,8 +290,11 @@ impl RaftLogStorage<Types> for Log {
         }
         let row = encode(&Position::from(upto));
         let (from, to) = (0u64.to_be_bytes().into(), (upto.index + 1).to_be_bytes().into());
-        let changes =
+        let mut changes =
             vec![Change::Put(Table::Meta, key::PURGED.into(), row), Change::DeleteRange(Table::Log, from, to)];
+        if mutants::is("purged-not-persisted") {
+            changes.remove(0);
+        }
         self.store.write(changes).await?;
         world::failpoint!("log.purge.after", Err);
         Ok(())

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use openraft::RaftSnapshotBuilder;
-use state_machine::State;
+use state_machine::{State, mutants};
 use world::Disk;
 
 use crate::{
@@ -156,11 +156,21 @@ impl RaftSnapshotBuilder<Types> for Builder {
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
         let (state, snapshots, its_meta) = (self.state.clone(), self.snapshots.clone(), meta.clone());
         let work = move || {
-            let data = Bytes::from(state.to_snapshot());
+            let data = match mutants::is("snapshot-misses-a-table") {
+                true => Bytes::from(without_pre_auth_keys(&state).to_snapshot()),
+                false => Bytes::from(state.to_snapshot()),
+            };
             snapshots.save(&its_meta, &data).map(|()| data)
         };
         let data = self.store.heavy(work).await??;
         tracing::debug!(revision = %self.state.revision(), bytes = data.len(), "snapshot built");
         Ok(Snapshot { meta, snapshot: data })
     }
+}
+
+/// For the mutant `snapshot-misses-a-table`.
+fn without_pre_auth_keys(state: &State) -> State {
+    const PRE_AUTH_KEYS: u8 = 7;
+    let rows = state.rows().filter(|(key, _)| key.first() != Some(&PRE_AUTH_KEYS));
+    State::from_rows(rows).unwrap_or_default()
 }

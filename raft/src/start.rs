@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::future::join_all;
-use state_machine::{Command, Member, MemberState, State, codes};
+use state_machine::{Command, Member, MemberState, State, codes, mutants};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -115,8 +115,11 @@ async fn start_with(
         .map_err(StartError::engine)?;
     let snapshots = Snapshots::open(options.data_dir.join("snapshots"), world.disk.clone())
         .map_err(|error| StartError::disk(&options.data_dir.join("snapshots"), error))?;
-    let (machine, published) =
+    let (mut machine, published) =
         Machine::new(store.clone(), snapshots, &recovered, options.feature_level, metrics.apply.clone());
+    if mutants::is("wall-clock-on-members") {
+        machine.mistrust_the_log(world.clock.clone());
+    }
     let latest = published.latest.clone();
     let samples = machine.samples();
     let dialer = Dialer {
@@ -128,7 +131,7 @@ async fn start_with(
         timing: options.timing,
         drills: drills.clone(),
     };
-    if !is_new {
+    if !is_new && !mutants::is("rollback-not-noticed") {
         let last = recovered.last.map_or(0, |last| last.index);
         ask_the_others(&dialer, &recovered.state.0, &identity, last).await?;
     }
@@ -138,6 +141,7 @@ async fn start_with(
     let closed = store.closed();
     let log = Log::new(store.clone(), &recovered);
     let archive = options.backup.clone().map(|target| (target, store.clone(), log.clone()));
+    let facts_of_log = log.clone();
     drop(recovered);
     let config = engine_config(options, &identity.cluster_id)?;
     let raft = Raft::new(me.0, Arc::new(config), Network(dialer.clone()), log, machine).await.map_err(engine_error)?;
@@ -151,6 +155,7 @@ async fn start_with(
     let (room_sender, room) = watch::channel(Room::default());
     let core = Arc::new(Core {
         raft: raft.clone(),
+        log: facts_of_log,
         me,
         feature_level: options.feature_level,
         auto_remove_after: options.auto_remove_after,
@@ -273,7 +278,7 @@ fn engine_config(options: &Options, cluster_id: &str) -> Result<openraft::Config
         enable_pre_vote: Some(true),
         // Safety, not taste: a leader that lost an entry it had replicated but not synced must not lead the same term
         // again (it would write another entry under the same id).
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(mutants::is("leader-restore")),
         snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(every),
         max_in_snapshot_log_to_keep: every / 6,
         replication_lag_threshold: every * 2,

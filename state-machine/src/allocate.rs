@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::{free_ranges::FreeRanges, model::*, outcome::Refusal, state::State};
+use crate::{free_ranges::FreeRanges, model::*, mutants, outcome::Refusal, state::State};
 
 /// Where every prefix of tailnet addresses lies; clients accept no others.
 pub(crate) const CGNAT: &str = "100.64.0.0/10";
@@ -71,7 +71,16 @@ impl State {
         let Some(prefix) = self.settings().prefix_v4 else { return Ok(None) };
         let free = &self.indexes.free_ipv4;
         let last = self.tables.cluster.last_ipv4.map(|address| address.to_bits().into());
-        let start = self.start_of_search(free, last, seed);
+        let mut start = self.start_of_search(free, last, seed);
+        if mutants::is("hash-order") {
+            start += mutants::hash_order(4);
+        }
+        if mutants::is("address-given-twice")
+            && seed.is_multiple_of(4)
+            && let Some(address) = self.nodes().values().find_map(|node| node.ipv4)
+        {
+            return Ok(Some(address));
+        }
         // Addresses that end in .0 are legal, but old devices take them for a network's.
         let found = probe(free, start, |address| address & 0xff != 0);
         let found = found.ok_or_else(|| Refusal::AddressesExhausted { prefix: prefix.to_string() })?;

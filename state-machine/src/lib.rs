@@ -16,6 +16,7 @@
 //! | `deadlines.rs` | what will happen by itself, when, and why |
 //! | `rows.rs`, `snapshot.rs`, `codec.rs` | State ⇄ bytes, with versions |
 //! | `invariants.rs` | what must hold after every command |
+//! | `mutants.rs` | errors the simulation must find; in no build but its own |
 
 mod allocate;
 mod apply;
@@ -28,6 +29,7 @@ mod indexes;
 mod invariants;
 pub mod inventory;
 pub mod model;
+pub mod mutants;
 mod names;
 pub mod outcome;
 mod primaries;

@@ -6,14 +6,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use world::{Disk, Syncing};
 
-use crate::fault::Platters;
+use crate::fault::{self, Platters};
 
 /// How long a simulated sync takes: between a good SSD and a busy one.
 const SYNC_MIN: Duration = Duration::from_micros(500);
@@ -31,9 +31,40 @@ pub struct SimDisk {
     /// What notes said before, oldest first; nothing makes them durable.
     older_notes: Mutex<BTreeMap<PathBuf, VecDeque<Vec<u8>>>>,
     locks: Arc<Mutex<BTreeSet<PathBuf>>>,
+    /// How long a sync takes while the disk is slow, in milliseconds; zero: as usual.
+    slow_ms: AtomicU64,
 }
 
+/// Everything on a disk as it once was.
+pub struct OldDay {
+    database: fault::Copy,
+    files: BTreeMap<PathBuf, Vec<u8>>,
+}
+
+/// Where members keep their database, below their folder.
+const DATABASE: &str = "/data/db";
+
 impl SimDisk {
+    /// A copy of everything. Call it while the machine is down.
+    pub fn copy(&self) -> OldDay {
+        self.assert_closed();
+        let files = self.files.lock().expect("no panic while locked").clone();
+        OldDay { database: self.platters.copy(Path::new(DATABASE)), files }
+    }
+
+    /// Puts everything back to an earlier day, or wipes the disk. Call it while the machine is down.
+    pub fn put_back(&self, day: Option<&OldDay>) {
+        self.assert_closed();
+        self.platters.restore(Path::new(DATABASE), day.map(|day| &day.database));
+        *self.files.lock().expect("no panic while locked") = day.map(|day| day.files.clone()).unwrap_or_default();
+        self.older_notes.lock().expect("no panic while locked").clear();
+    }
+
+    /// From here on every sync takes so long; zero: as usual.
+    pub fn slow_down(&self, sync: Duration) {
+        self.slow_ms.store(sync.as_millis() as u64, Ordering::Relaxed);
+    }
+
     /// Answers syncs from here on without doing them.
     pub fn lie(&self) {
         self.platters.lie();
@@ -148,7 +179,10 @@ impl Disk for SimDisk {
     }
 
     fn syncing(&self) -> Syncing {
-        Syncing::Simulated { min: SYNC_MIN, max: SYNC_MAX }
+        match Duration::from_millis(self.slow_ms.load(Ordering::Relaxed)) {
+            Duration::ZERO => Syncing::Simulated { min: SYNC_MIN, max: SYNC_MAX },
+            slow => Syncing::Simulated { min: slow / 2, max: slow },
+        }
     }
 }
 

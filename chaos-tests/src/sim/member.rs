@@ -1,19 +1,19 @@
 //! One member's life on a simulated machine, from start to the moment its machine dies.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use node::{
     Server,
     options::{Options, Start, Token},
 };
-use raft::Cluster;
-use state_machine::JoinRole;
+use raft::{Cluster, REMOVED};
+use state_machine::{JoinRole, MemberId};
 use tokio::sync::mpsc;
 use world::World;
 
 use super::{host::Machine, trace};
 use crate::{
-    client::Identity,
+    client::{Identity, dial::Name},
     workload::{Shared, device::Daemon, operator::Operator},
 };
 
@@ -23,10 +23,14 @@ pub const PEER_PORT: u16 = 9000;
 pub const CLIENT_PORT: u16 = 8080;
 
 /// Often enough that snapshots are built, sent and installed in every run.
-const SNAPSHOT_EVERY: u64 = 200;
+const SNAPSHOT_EVERY: u64 = 80;
 
 /// A start that ends so may be tried again: nobody could be reached, or the log is not caught up yet.
 const PATIENT_EXIT_CODES: &[i32] = &[12, 20];
+/// A start that ends so heard that this member was removed.
+const NOT_OURS: i32 = 14;
+/// A start that ends so found that the folder is not what the member promised.
+const QUARANTINE: i32 = 40;
 
 /// A member that runs.
 pub struct Running {
@@ -38,10 +42,16 @@ pub struct Running {
 /// Something a running member is asked to do.
 pub enum Errand {
     HandOver,
+    /// Make a ticket for a machine and pin it on the board. `replaces`: the name of a member whose place it takes.
+    Invite {
+        machine: u64,
+        replaces: String,
+    },
+    Remove(MemberId),
 }
 
 /// Starts a member, again and again when it may not start yet, and lets an operator work at it.
-pub async fn live(machine: Arc<Machine>, members: u64, shared: Rc<Shared>) -> turmoil::Result {
+pub async fn live(machine: Arc<Machine>, founders: u64, shared: Rc<Shared>) -> turmoil::Result {
     let (life, world) = machine.world();
     let number = machine.number;
     let server = start_until_it_does(&machine, &world, &shared).await?;
@@ -57,7 +67,9 @@ pub async fn live(machine: Arc<Machine>, members: u64, shared: Rc<Shared>) -> tu
         entropy: world.entropy.clone(),
     };
     if number == 1 && life == 1 {
-        invite(&cluster, members, &shared).await?;
+        for machine in 2..=founders {
+            invite(&cluster, machine, String::new(), &shared).await?;
+        }
         operator.furnish().await;
     }
     let work = operator.work();
@@ -66,29 +78,73 @@ pub async fn live(machine: Arc<Machine>, members: u64, shared: Rc<Shared>) -> tu
     loop {
         tokio::select! { biased;
             why = &mut fatal => {
+                shared.up.borrow_mut().remove(&number);
+                if why == REMOVED && shared.leaving.borrow().contains(&number) {
+                    return ended(number, &shared).await;
+                }
                 shared.deaths.borrow_mut().push(format!("{} died: {why}", machine.name));
                 return Err(why.into());
             }
-            Some(Errand::HandOver) = asked.recv() => {
-                let cluster = cluster.clone();
-                tokio::task::spawn_local(async move {
-                    // Refused when leadership moved meanwhile; then there is nothing to hand over.
-                    let _ = cluster.transfer_leader(None).await;
-                });
+            Some(errand) = asked.recv() => {
+                tokio::task::spawn_local(run(errand, cluster.clone(), shared.clone()));
             }
             never = &mut work => match never {},
         }
     }
 }
 
+/// Errors are no news: leadership moved meanwhile, or the storm was too strong. Whoever wants it done asks again.
+async fn run(errand: Errand, cluster: Cluster, shared: Rc<Shared>) {
+    let done = match errand {
+        Errand::HandOver => cluster.transfer_leader(None).await.map_err(|error| error.to_string()),
+        Errand::Invite { machine, replaces } => invite(&cluster, machine, replaces, &shared).await,
+        Errand::Remove(member) => {
+            cluster.remove_member(member, false, "operator").await.map_err(|error| error.to_string())
+        }
+    };
+    if let Err(error) = done {
+        tracing::debug!(error, "an errand failed");
+    }
+}
+
+/// The process has ended and nobody starts it again. The system closes what it held open: whoever runs the simulation
+/// does that, by crashing the host.
+async fn ended<T>(machine: u64, shared: &Shared) -> T {
+    trace::event("ended", machine, &[]);
+    shared.ended.borrow_mut().insert(machine);
+    std::future::pending().await
+}
+
 async fn start_until_it_does(machine: &Machine, world: &World, shared: &Shared) -> Result<Server, String> {
     loop {
-        if let Some(start) = how_to_start(machine.number, shared) {
+        if let Some(start) = how_to_start(machine, shared) {
             match Server::start(options(machine, start), world.clone()).await {
-                Ok(server) => return Ok(server),
+                Ok(server) => {
+                    if shared.rolled_back.borrow().contains_key(&machine.number) {
+                        shared.history.borrow_mut().rolled_back(machine.number);
+                    }
+                    return Ok(server);
+                }
                 Err(error) if PATIENT_EXIT_CODES.contains(&error.exit_code()) => {
                     trace::event("start failed", machine.number, &[]);
                     tracing::info!(member = machine.number, %error, "could not start yet");
+                }
+                Err(error) if error.exit_code() == NOT_OURS && shared.leaving.borrow().contains(&machine.number) => {
+                    return ended(machine.number, shared).await;
+                }
+                Err(error)
+                    if error.exit_code() == QUARANTINE && shared.rolled_back.borrow().contains_key(&machine.number) =>
+                {
+                    trace::event("quarantine", machine.number, &[]);
+                    shared.rolled_back.borrow_mut().insert(machine.number, true);
+                    return ended(machine.number, shared).await;
+                }
+                // Whom it replaces was heard from a moment ago; it will be silent long enough.
+                Err(error)
+                    if error.to_string().contains("is not gone")
+                        && shared.board.borrow().empty_handed.contains(&machine.number) =>
+                {
+                    trace::event("start failed", machine.number, &[]);
                 }
                 Err(error) => {
                     let death = format!("{} could not start: {error}", machine.name);
@@ -103,12 +159,14 @@ async fn start_until_it_does(machine: &Machine, world: &World, shared: &Shared) 
 }
 
 /// The founder founds; the others wait for their ticket.
-fn how_to_start(number: u64, shared: &Shared) -> Option<Start> {
-    if number == 1 {
+fn how_to_start(machine: &Machine, shared: &Shared) -> Option<Start> {
+    let board = shared.board.borrow();
+    if machine.number == 1 && !board.empty_handed.contains(&1) {
         return Some(Start::Found);
     }
-    let token = shared.board.borrow().join_tokens.get(&number).cloned()?;
-    Some(Start::Join { addresses: vec![format!("hs1:{PEER_PORT}")], token: Token(token), replaces: String::new() })
+    let (token, replaces) = board.join_tokens.get(&machine.number).cloned()?;
+    let addresses = (1..=5).filter(|other| *other != machine.number).map(|n| format!("hs{n}:{PEER_PORT}")).collect();
+    Some(Start::Join { addresses, token: Token(token), replaces })
 }
 
 fn options(machine: &Machine, start: Start) -> Options {
@@ -124,23 +182,20 @@ fn options(machine: &Machine, start: Start) -> Options {
     }
 }
 
-/// One ticket for each member to come.
-async fn invite(cluster: &Cluster, members: u64, shared: &Shared) -> Result<(), String> {
-    for number in 2..=members {
-        let name = format!("hs{number}");
-        let hour = Duration::from_secs(3600);
-        let token = cluster.create_join_token(hour, &name, JoinRole::Voter, "operator").await;
-        let token = token.map_err(|error| format!("no join token for {name}: {error}"))?;
-        shared.board.borrow_mut().join_tokens.insert(number, token);
-    }
+async fn invite(cluster: &Cluster, machine: u64, replaces: String, shared: &Shared) -> Result<(), String> {
+    let name = format!("hs{machine}");
+    let hour = Duration::from_secs(3600);
+    let token = cluster.create_join_token(hour, &name, JoinRole::Voter, "operator").await;
+    let token = token.map_err(|error| format!("no join token for {name}: {error}"))?;
+    shared.board.borrow_mut().join_tokens.entry(machine).or_insert((token, replaces));
     Ok(())
 }
 
 /// One device's life.
-pub async fn carry(machine: Arc<Machine>, members: u64, shared: Rc<Shared>) -> turmoil::Result {
+pub async fn carry(machine: Arc<Machine>, records: Vec<String>, chatty: bool, shared: Rc<Shared>) -> turmoil::Result {
     let (_, world) = machine.world();
     let identity = Identity::new(&world.entropy, &machine.name);
-    let servers = (1..=members).map(|number| format!("hs{number}:{CLIENT_PORT}")).collect();
-    let daemon = Daemon { number: machine.number, servers, identity, world, shared };
+    let name = RefCell::new(Name::new(records));
+    let daemon = Daemon { number: machine.number, name, identity, world, shared, chatty };
     daemon.run().await.map_err(|error| error.to_string().into())
 }

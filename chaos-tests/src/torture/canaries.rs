@@ -245,7 +245,7 @@ impl Registrar {
 async fn enter(world: &World, address: &str, device: &str, key: &str) -> Option<bool> {
     let identity = Identity::new(&world.entropy, device);
     let entered = async {
-        let mut connection = Connection::open(world, address, &identity).await?;
+        let connection = Connection::open(world, address, &identity).await?;
         connection.register(&identity, Some(key)).await
     };
     match timeout(ANSWER_WITHIN, entered).await {

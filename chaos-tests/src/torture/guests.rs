@@ -86,7 +86,7 @@ impl Guests {
             let (world, identity, key) = (crew.world.clone(), identity.clone(), crew.auth_key.clone());
             let address = addresses[guest % addresses.len()].clone();
             entering.spawn(async move {
-                let mut connection = Connection::open(&world, &address, &identity).await?;
+                let connection = Connection::open(&world, &address, &identity).await?;
                 let registered = connection.register(&identity, Some(&key)).await?;
                 ensure!(registered == Registered::In, "not let in: {registered:?}");
                 Ok(())
@@ -181,7 +181,7 @@ async fn hold(
     tell: &mpsc::UnboundedSender<News>,
     failures: &mut u32,
 ) -> Result<()> {
-    let (mut connection, address) = connect(world, addresses, identity).await?;
+    let (connection, address) = connect(world, addresses, identity).await?;
     let mut stream = connection.stream(identity, true).await?;
     let mut first = true;
     loop {

@@ -3,15 +3,24 @@
 use std::{collections::BTreeSet, convert::Infallible, rc::Rc};
 
 use raft::Cluster;
-use state_machine::{Command, Outcome, PreAuthKey, Refusal, Registration, UserId};
+use state_machine::{Command, LoginId, NodeId, Outcome, PreAuthKey, Refusal, RegisterMethod, Registration, UserId};
 use tailcfg::{MachineKey, NodeKey};
 use world::Entropy;
 
-use super::{AuthKey, Shared, pause};
-use crate::history::{Fate, UserBook};
+use super::{AuthKey, OWNERS, Shared, pause};
+use crate::history::{Fate, Kind, UserBook};
 
 /// How many one-use keys everybody tries at once.
 const KEYS_ON_THE_BOARD: usize = 4;
+/// Registers that all operators read and write.
+const REGISTERS: u64 = 3;
+/// Policies that come and go. None names "alone".
+const POLICIES: [&str; 4] = [
+    r#"{"acls":[{"action":"accept","src":["east@"],"dst":["east@:*"]},{"action":"accept","src":["west@"],"dst":["west@:*"]}]}"#,
+    r#"{"acls":[{"action":"accept","src":["east@","west@"],"dst":["east@:*","west@:*"]}]}"#,
+    r#"{"acls":[{"action":"accept","src":["west@"],"dst":["west@:22,80"]}]}"#,
+    r#"{"acls":[]}"#,
+];
 
 /// One operator's desk.
 pub struct Operator {
@@ -36,39 +45,59 @@ impl Operator {
             names += 1;
             let name = format!("user-{}-{}-{names}", self.member, self.life);
             match self.entropy.below(100) {
-                0..30 => self.create_user(name, &mut mine).await,
-                30..45 => self.rename_user(name, &mine).await,
-                45..52 => self.delete_user(&mut mine).await,
-                52..62 => self.race_for_a_name().await,
-                62..67 => self.pin_one_use_key().await,
-                67..80 => self.try_one_use_key(names).await,
+                0..14 => self.create_user(name, &mut mine).await,
+                14..21 => self.rename_user(name, &mine).await,
+                21..26 => self.delete_user(&mut mine).await,
+                26..33 => self.race_for_a_name().await,
+                33..39 => self.pin_one_use_key().await,
+                39..50 => self.try_one_use_key(names).await,
+                50..54 => self.delete_a_box().await,
+                54..59 => self.log_in_by_hand(names).await,
+                59..63 => self.change_policy().await,
+                63..76 => self.write_register().await,
+                76..95 => self.read_register().await,
                 _ => self.read().await,
             }
         }
     }
 
-    /// Makes the owner of all nodes and the key every device uses. Done once, before anything goes wrong.
+    /// Makes the owners of all nodes with their keys, and the registers. Done once, before anything goes wrong.
     pub async fn furnish(&self) {
-        let user = loop {
-            if let Some(Ok(Outcome::User(user))) = self.ask(create_user("everybody")).await {
-                break user;
+        for name in OWNERS {
+            let user = self.insist_on_user(name).await;
+            let key = AuthKey::new(&self.entropy);
+            while self.ask(create_key(&key, user, true)).await.is_none() {
+                pause(&self.entropy, 10, 50).await;
             }
-            pause(&self.entropy, 10, 50).await;
-        };
-        let key = AuthKey::new(&self.entropy);
-        while self.ask(create_key(&key, user, true)).await.is_none() {
+            self.shared.board.borrow_mut().owners.push((user, key));
+        }
+        while !matches!(self.ask(set_policy(POLICIES[1])).await, Some(Ok(_))) {
             pause(&self.entropy, 10, 50).await;
         }
-        let mut board = self.shared.board.borrow_mut();
-        board.user = Some(user);
-        board.reusable = Some(key);
+        for register in 0..REGISTERS {
+            let user = self.insist_on_user(&register_name(register, 0)).await;
+            self.shared.board.borrow_mut().registers.push(user);
+        }
+    }
+
+    async fn insist_on_user(&self, name: &str) -> UserId {
+        loop {
+            if let Some(Ok(Outcome::User(user))) = self.ask(create_user(name)).await {
+                return user;
+            }
+            pause(&self.entropy, 10, 50).await;
+        }
     }
 
     async fn create_user(&self, name: String, mine: &mut Vec<UserId>) {
-        if let Some(Ok(Outcome::User(id))) = self.ask(create_user(&name)).await {
-            let book = UserBook { names: BTreeSet::from([name]), fate: Fate::Here };
-            self.shared.history.borrow_mut().users.insert(id, book);
-            mine.push(id);
+        match self.ask(create_user(&name)).await {
+            Some(Ok(Outcome::User(id))) => {
+                let book = UserBook { names: BTreeSet::from([name]), fate: Fate::Here };
+                self.shared.history.borrow_mut().users.insert(id, book);
+                mine.push(id);
+            }
+            Some(Err(Refusal::Taken { .. })) => self.shared.history.borrow_mut().refuse_what_is_unique(&name),
+            _ => {}
         }
     }
 
@@ -108,7 +137,7 @@ impl Operator {
     }
 
     async fn pin_one_use_key(&self) {
-        let Some(user) = self.shared.board.borrow().user else { return };
+        let Some(user) = self.owner() else { return };
         let key = AuthKey::new(&self.entropy);
         if let Some(Ok(_)) = self.ask(create_key(&key, user, false)).await {
             let mut board = self.shared.board.borrow_mut();
@@ -125,20 +154,89 @@ impl Operator {
             let Some(key) = board.one_use.get(self.entropy.below(KEYS_ON_THE_BOARD as u64) as usize) else { return };
             key.clone()
         };
-        let node_key = NodeKey(self.entropy.bytes());
-        let client = Registration {
-            machine_key: MachineKey(self.entropy.bytes()),
-            node_key,
-            hostname: format!("box-{}-{number}", self.member),
-            capability_version: crate::client::CAPABILITY_VERSION,
-            seed: self.entropy.u64(),
-            ..Registration::default()
-        };
+        let client = self.somebody(number);
+        let node_key = client.node_key;
         let register =
             Command::RegisterWithKey { client, prefix: key.prefix.clone(), secret_sha256: key.secret_sha256() };
         if let Some(Ok(Outcome::Registered(node))) = self.ask(register).await {
-            self.shared.history.borrow_mut().register(node_key, node, Some(&key.prefix));
+            self.came_in(node_key, node, Some(&key.prefix));
         }
+    }
+
+    /// A client without a key shows a page, and a person says yes.
+    async fn log_in_by_hand(&self, number: u64) {
+        let Some(user) = self.owner() else { return };
+        let (client, id) = (self.somebody(number), LoginId(hex::encode(self.entropy.bytes::<12>())));
+        let node_key = client.node_key;
+        if !matches!(self.ask(Command::BeginLogin { client, id: id.clone() }).await, Some(Ok(_))) {
+            return;
+        }
+        let (method, seed) = (RegisterMethod::Cli, self.entropy.u64());
+        let finish = Command::FinishLogin { id, user, method, expiry: None, seed };
+        if let Some(Ok(Outcome::Registered(node))) = self.ask(finish).await {
+            self.shared.history.borrow_mut().counts.logins += 1;
+            self.came_in(node_key, node, None);
+        }
+    }
+
+    fn came_in(&self, node_key: NodeKey, node: NodeId, one_use_prefix: Option<&str>) {
+        self.shared.history.borrow_mut().register(node_key, node, one_use_prefix);
+        self.shared.board.borrow_mut().boxes.push(node);
+    }
+
+    async fn delete_a_box(&self) {
+        let node = {
+            let boxes = &mut self.shared.board.borrow_mut().boxes;
+            if boxes.is_empty() {
+                return;
+            }
+            // The newest more often than others: ids must not come back.
+            let place = if self.entropy.below(2) == 0 {
+                boxes.len() - 1
+            } else {
+                self.entropy.below(boxes.len() as u64) as usize
+            };
+            boxes.remove(place)
+        };
+        self.shared.history.borrow_mut().deleted_nodes.insert(node);
+        self.ask(Command::DeleteNode { node }).await;
+    }
+
+    async fn change_policy(&self) {
+        let text = POLICIES[self.entropy.below(POLICIES.len() as u64) as usize];
+        if let Some(Ok(_)) = self.ask(set_policy(text)).await {
+            self.shared.history.borrow_mut().counts.policies += 1;
+        }
+    }
+
+    async fn write_register(&self) {
+        let register = self.entropy.below(REGISTERS);
+        let (user, value) = {
+            let mut board = self.shared.board.borrow_mut();
+            board.written += 1;
+            (board.registers[register as usize], board.written)
+        };
+        let operation = self.shared.history.borrow_mut().begin(register, Kind::Write(value));
+        match self.ask(Command::RenameUser { user, name: register_name(register, value) }).await {
+            Some(Ok(_)) => self.shared.history.borrow_mut().end(operation, None),
+            // Every value is written once, and nobody deletes a register.
+            Some(Err(_)) => self.shared.history.borrow_mut().refuse_what_is_unique(&register_name(register, value)),
+            None => {}
+        }
+    }
+
+    async fn read_register(&self) {
+        let register = self.entropy.below(REGISTERS);
+        let user = self.shared.board.borrow().registers[register as usize];
+        let operation = self.shared.history.borrow_mut().begin(register, Kind::Read(0));
+        let floor = self.shared.history.borrow().floor;
+        let Ok(state) = self.cluster.confirm().await else { return };
+        let name = state.user(user).map(|user| user.name.clone()).unwrap_or_default();
+        let value = name.rsplit('-').next().and_then(|number| number.parse().ok());
+        let mut history = self.shared.history.borrow_mut();
+        history.read(self.member, floor, state.revision());
+        // A register that is gone reads as a value nobody wrote.
+        history.end(operation, Some(value.unwrap_or(u64::MAX)));
     }
 
     /// A read that must show everything that was answered before it began.
@@ -151,11 +249,13 @@ impl Operator {
 
     /// Proposes; `None` when no answer came.
     async fn ask(&self, command: Command) -> Option<Result<Outcome, Refusal>> {
+        let begun = self.shared.history.borrow_mut().moment();
         let asked = self.cluster.propose("operator", command).await;
         let mut history = self.shared.history.borrow_mut();
         match asked {
             Ok(applied) => {
                 history.acknowledge(self.member, applied.revision, self.cluster.latest().revision());
+                history.recover(begun, turmoil::sim_elapsed().unwrap_or_default());
                 if applied.answer.is_err() {
                     history.counts.refused += 1;
                 }
@@ -168,6 +268,21 @@ impl Operator {
         }
     }
 
+    fn somebody(&self, number: u64) -> Registration {
+        Registration {
+            machine_key: MachineKey(self.entropy.bytes()),
+            node_key: NodeKey(self.entropy.bytes()),
+            hostname: format!("box-{}-{number}", self.member),
+            capability_version: crate::client::CAPABILITY_VERSION,
+            seed: self.entropy.u64(),
+            ..Registration::default()
+        }
+    }
+
+    fn owner(&self) -> Option<UserId> {
+        self.shared.board.borrow().owners.first().map(|(user, _)| *user)
+    }
+
     fn pick(&self, mine: &[UserId]) -> Option<UserId> {
         mine.get(self.entropy.below(mine.len() as u64) as usize).copied()
     }
@@ -178,6 +293,10 @@ impl Operator {
     }
 }
 
+fn register_name(register: u64, value: u64) -> String {
+    format!("register-{register}-{value}")
+}
+
 fn create_user(name: &str) -> Command {
     Command::CreateUser {
         name: name.to_string(),
@@ -185,6 +304,10 @@ fn create_user(name: &str) -> Command {
         email: String::new(),
         profile_pic_url: String::new(),
     }
+}
+
+fn set_policy(text: &str) -> Command {
+    Command::SetPolicy { text: text.into(), author: "operator".into() }
 }
 
 fn create_key(key: &AuthKey, user: UserId, reusable: bool) -> Command {

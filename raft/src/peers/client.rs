@@ -14,7 +14,7 @@ use openraft::{
     network::RPCOption,
     raft::SnapshotResponse,
 };
-use state_machine::MemberId;
+use state_machine::{MemberId, mutants};
 use tokio::{
     sync::mpsc,
     time::{Instant, timeout},
@@ -86,6 +86,29 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Of the mutant `sub-quorum-commit`: who does not answer is taken for having it all.
+    fn append_and_hope<'s, S>(
+        &'s mut self,
+        input: S,
+        within: Duration,
+    ) -> BoxStream<'s, Result<AppendResult, RPCError<Types>>>
+    where
+        S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
+    {
+        let results = stream::unfold((self, input), move |(connection, mut input)| async move {
+            let request = input.next().await?;
+            let last = request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id);
+            let result = match connection.call::<_, AppendResponse>(Call::Append, &request, within).await {
+                Ok(answer) => answer.into_stream_result(request.prev_log_id, last),
+                Err(_) => Ok(last),
+            };
+            Some((Ok(result), (connection, input)))
+        });
+        Box::pin(results)
+    }
+}
+
 impl RaftNetworkV2<Types> for Connection {
     type SnapshotData = SnapshotData;
 
@@ -132,6 +155,9 @@ impl RaftNetworkV2<Types> for Connection {
         Box::pin(async move {
             let within = option.soft_ttl();
             let mut input = input;
+            if mutants::is("sub-quorum-commit") {
+                return Ok(self.append_and_hope(input, within));
+            }
             let Some(first) = input.next().await else {
                 return Ok(Box::pin(stream::empty()) as BoxStream<'s, _>);
             };

@@ -14,6 +14,7 @@ use std::{
 };
 
 use rocksdb::WriteBatch;
+use state_machine::mutants;
 use tokio::sync::{mpsc, watch};
 use world::{Disk, Entropy, Syncing};
 
@@ -53,8 +54,14 @@ impl Writer {
             Syncing::Thread => {
                 std::thread::Builder::new().name("raft-writer".into()).spawn(move || self.run_on_thread(jobs))?;
             }
-            Syncing::Simulated { min, max } => {
-                tokio::spawn(self.run_as_task(jobs, move || min + entropy.jitter(max.saturating_sub(min))));
+            Syncing::Simulated { .. } => {
+                let disk = self.disk.clone();
+                // Asked each time: a simulated disk may be slow for a while.
+                let span = move || match disk.syncing() {
+                    Syncing::Simulated { min, max } => min + entropy.jitter(max.saturating_sub(min)),
+                    Syncing::Thread => std::time::Duration::ZERO,
+                };
+                tokio::spawn(self.run_as_task(jobs, span));
             }
         }
         Ok(())
@@ -77,6 +84,11 @@ impl Writer {
         while queue.recv_many(&mut jobs, TOGETHER).await > 0 {
             self.metrics.pace.begin();
             let mut result = self.write(&jobs);
+            if mutants::is("ack-before-fsync") {
+                self.metrics.pace.end(false);
+                self.finish(&mut jobs, result.map(drop));
+                continue;
+            }
             let synced = matches!(result, Ok(true));
             if synced {
                 tokio::time::sleep(span()).await;

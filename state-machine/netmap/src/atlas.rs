@@ -12,7 +12,7 @@ use std::{
 
 use ::policy::{Meaning, Rejection};
 use imbl::{OrdMap, ordmap::DiffItem};
-use state_machine::{NodeId, Revision, State};
+use state_machine::{NodeId, Revision, State, mutants};
 
 use crate::{
     delta::DeltaCache,
@@ -308,6 +308,9 @@ fn domain(settings: &state_machine::Settings) -> Option<&str> {
 
 /// Whether the same policy is in force.
 fn same_policy(old: &State, new: &State) -> bool {
+    if mutants::is("policy-not-told") {
+        return old.policy().is_some();
+    }
     match (old.policy(), new.policy()) {
         (None, None) => true,
         (Some(old), Some(new)) => Arc::ptr_eq(&old.text, &new.text) || old.text == new.text,

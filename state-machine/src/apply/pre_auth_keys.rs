@@ -2,7 +2,7 @@
 
 use crate::{
     model::*,
-    names,
+    mutants, names,
     outcome::{Answer, Outcome, Refusal, What},
     state::State,
 };
@@ -66,7 +66,7 @@ impl State {
         if key.expiration.is_some_and(|expiration| expiration <= self.now()) {
             return Err(Refusal::KeyExpired);
         }
-        if key.used && !key.reusable {
+        if key.used && !key.reusable && !mutants::is("key-used-twice") {
             return Err(Refusal::KeyUsed);
         }
         Ok((**key).clone())

@@ -9,7 +9,7 @@ use crate::{
     allocate::Chosen,
     command::Registration,
     model::*,
-    names,
+    mutants, names,
     outcome::{Answer, Outcome, Refusal, What},
     state::State,
 };
@@ -127,7 +127,11 @@ impl State {
         let given_name = self.unique_name(&names::label(&client.hostname), None);
         let facts = self.cluster_mut();
         facts.last_node += 1;
-        let id = NodeId(facts.last_node);
+        let mut id = NodeId(facts.last_node);
+        if mutants::is("node-id-reuse") {
+            let highest = self.nodes().keys().next_back().map_or(0, |id| id.0);
+            id = NodeId(highest + 1);
+        }
         self.addresses_given(chosen);
         let node = Node {
             id,

@@ -63,7 +63,7 @@ async fn register(fleet: &Fleet, numbers: std::ops::Range<u64>, at_once: usize) 
         tasks.spawn(async move {
             let begun = Instant::now();
             let identity = Identity::new(&world.entropy, &format!("device-{number}"));
-            let mut connection = Connection::open(&world, &server, &identity).await?;
+            let connection = Connection::open(&world, &server, &identity).await?;
             let registered = connection.register(&identity, Some(&key)).await?;
             ensure!(registered == Registered::In, "not let in: {registered:?}");
             Ok(begun.elapsed().as_secs_f64() * 1e3)
@@ -85,7 +85,7 @@ async fn register(fleet: &Fleet, numbers: std::ops::Range<u64>, at_once: usize) 
 async fn first_maps(fleet: &Fleet, peers: u64) -> Result<()> {
     let member = &fleet.report.members[0];
     let identity = Identity::new(&fleet.world.entropy, "viewer");
-    let mut connection = Connection::open(&fleet.world, member.address(), &identity).await?;
+    let connection = Connection::open(&fleet.world, member.address(), &identity).await?;
     let registered = connection.register(&identity, Some(&fleet.report.auth_key)).await?;
     ensure!(registered == Registered::In, "not let in: {registered:?}");
     let (mut millis, mut bytes) = (Vec::new(), 0);

@@ -40,7 +40,7 @@ pub async fn r3(wish: Wish<'_>) -> Result<Vec<Figure>> {
         for number in 0..wish.repeats.div_ceil(2) {
             let identity = Identity::new(&crew.world.entropy, &format!("late-{half}-{number}"));
             let begun = Instant::now();
-            let (mut connection, _) = guests::connect(&crew.world, &addresses, &identity).await?;
+            let (connection, _) = guests::connect(&crew.world, &addresses, &identity).await?;
             let registered = connection.register(&identity, Some(&crew.auth_key)).await?;
             ensure!(registered == Registered::In, "not let in: {registered:?}");
             let mut stream = connection.stream(&identity, true).await?;

@@ -177,7 +177,7 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
         let identity = Identity::new(&crew.world.entropy, "pinned");
         let address = crew.seats[0].address();
         let pinned = client::fetch_key(&crew.world, &address).await?;
-        let mut connection = Connection::open(&crew.world, &address, &identity).await?;
+        let connection = Connection::open(&crew.world, &address, &identity).await?;
         ensure!(connection.register(&identity, Some(&crew.auth_key)).await? == Registered::In, "not let in");
         drop(connection);
         let canaries = Canaries::writers(&crew, &format!("r11-{disaster}"));
@@ -201,7 +201,7 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
             let since = Instant::now();
             let mut lone = restored(&wish, &crew, &key, &[]).await?;
             ensure!(client::fetch_key(&lone.world, &lone.seats[0].address()).await? == pinned, "another Noise key");
-            let mut connection = Connection::open(&lone.world, &lone.seats[0].address(), &identity).await?;
+            let connection = Connection::open(&lone.world, &lone.seats[0].address(), &identity).await?;
             connection.stream(&identity, true).await?.next().await.context("a device known before gets its map")?;
             back.took(since.elapsed());
             let truth = verdict::truth(&lone, 0).await?;

@@ -10,11 +10,15 @@ use serde_json::Value;
 use super::{Law, Sight};
 
 /// Compares memories with fresh maps.
-pub struct MapsConverge;
+pub struct MirrorsEqualFullMap;
 
-impl Law for MapsConverge {
+impl Law for MirrorsEqualFullMap {
     fn name(&self) -> &'static str {
-        "maps converge"
+        "mirrors equal the full map"
+    }
+
+    fn watch(&mut self, _sight: &Sight<'_>) -> Result<(), String> {
+        Ok(())
     }
 
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
@@ -48,5 +52,32 @@ fn difference(path: &str, drawn: &Value, remembered: &Value) -> Option<String> {
         }
         (one, other) if one == other => None,
         (one, other) => Some(format!("at {path} a fresh map has {one} and the device {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        checks::staged::{Stage, apply, create_user, founded, register},
+        workload::device::Device,
+    };
+
+    #[test]
+    fn a_device_that_missed_a_delta_is_noticed() {
+        let mut state = founded();
+        let user = create_user(&mut state, "anna");
+        let (one, two) = (register(&mut state, user, 1), register(&mut state, user, 2));
+        let mut device = Device { node: Some(one), ..Device::default() };
+        let moment = Moment { control_time: state.now() };
+        let map = netmap::full(&Atlas::draw(&Arc::new(state.clone())), one, &moment).unwrap();
+        device.mirror.apply(&map).unwrap();
+        let mut stage = Stage::default();
+        stage.devices.insert(101, device);
+        stage.show(1, &state);
+        MirrorsEqualFullMap.end(&stage.sight()).unwrap();
+        apply(&mut state, state_machine::Command::RenameNode { node: two, name: "elsewhere".into() });
+        stage.show(1, &state);
+        assert!(MirrorsEqualFullMap.end(&stage.sight()).unwrap_err().contains("remembers another map"));
     }
 }
