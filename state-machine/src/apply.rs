@@ -3,6 +3,7 @@
 //! A verb looks first and changes last, so that a refusal changes nothing. One family of verbs a file.
 
 mod api_keys;
+mod audit;
 mod certificates;
 mod cluster;
 mod elapse;
@@ -20,6 +21,7 @@ mod requests;
 mod routes;
 mod secrets;
 mod settings;
+mod sign_in;
 mod ssh_checks;
 mod users;
 
@@ -48,7 +50,11 @@ impl State {
             self.advance(revision);
             return answer;
         }
+        let before = self.before_audited(&entry.command);
         let answer = self.apply(Stamp { at: entry.at, revision }, entry.command.clone());
+        if let (Some(before), Ok(_)) = (before, &answer) {
+            self.audit(&before, entry);
+        }
         if let Some(id) = entry.request {
             self.remember(id, &answer);
         }
@@ -144,6 +150,12 @@ impl State {
             Command::BackfillAddresses { seed } => self.backfill_addresses(seed),
 
             Command::SetPolicy { text, author } => self.set_policy(text, author),
+
+            Command::BeginSignIn { id, subject, provider } => self.begin_sign_in(id, subject, provider),
+            Command::ProveSignIn { id, identity, confirm_sha256 } => self.prove_sign_in(&id, identity, confirm_sha256),
+            Command::FinishSignIn { id, confirm_sha256, accept, seed } => {
+                self.finish_sign_in(&id, confirm_sha256, accept, seed)
+            }
 
             Command::BeginSshCheck { id, source, target, local_user } => {
                 self.begin_ssh_check(id, source, target, local_user)

@@ -310,6 +310,30 @@ pub enum Command {
         author: String,
     },
 
+    // people who prove themselves at a login provider
+    /// A browser is sent to the provider.
+    BeginSignIn {
+        /// SHA-256 of the `state` in its URL, as hexadecimal digits.
+        id: String,
+        subject: SignInSubject,
+        /// Issuer and client id.
+        provider: String,
+    },
+    /// The provider sent it back, and what it says was found good.
+    ProveSignIn {
+        id: String,
+        identity: Identity,
+        /// SHA-256 of the word the confirmation page carries.
+        confirm_sha256: [u8; 32],
+    },
+    /// The person said yes or no.
+    FinishSignIn {
+        id: String,
+        confirm_sha256: [u8; 32],
+        accept: bool,
+        seed: u64,
+    },
+
     // SSH check mode
     /// A node asks whether a connection may come in; answers with the check that stands for it.
     BeginSshCheck {

@@ -23,6 +23,7 @@ pub(crate) enum Due {
     Login(LoginId),
     JoinToken(String),
     SshCheck(String),
+    SignIn(String),
 }
 
 impl Due {
@@ -33,6 +34,7 @@ impl Due {
             Due::Login(_) => "a login runs out",
             Due::JoinToken(_) => "a spent join token is forgotten",
             Due::SshCheck(_) => "an SSH check is forgotten",
+            Due::SignIn(_) => "a sign-in runs out",
         }
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Indexes {
     pub users_by_name: OrdMap<String, UserId>,
+    /// Where the provider's id is not empty.
+    pub users_by_provider_id: OrdMap<(String, UserId), ()>,
     pub nodes_by_key: OrdMap<NodeKey, NodeId>,
     pub nodes_by_machine: OrdMap<(MachineKey, NodeId), ()>,
     pub nodes_by_user: OrdMap<(UserId, NodeId), ()>,
@@ -45,6 +47,8 @@ pub(crate) struct Indexes {
     pub logins_by_age: OrdMap<(Timestamp, LoginId), ()>,
     pub requests_by_revision: OrdMap<Revision, RequestId>,
     pub ssh_checks_by_pair: OrdMap<(NodeId, NodeId, String), ()>,
+    pub sign_ins_by_age: OrdMap<(Timestamp, String), ()>,
+    pub sign_ins_by_subject: OrdMap<(SignInSubject, Timestamp, String), ()>,
     pub policy: InForce,
     /// What [`Command::Elapse`](crate::Command::Elapse) has to do, in order.
     pub deadlines: OrdMap<(Timestamp, Due), ()>,
@@ -80,6 +84,9 @@ impl Indexes {
         for check in tables.ssh_checks.values() {
             indexes.ssh_check(None, Some(check));
         }
+        for sign_in in tables.sign_ins.values() {
+            indexes.sign_in(None, Some(sign_in));
+        }
         indexes.policy = InForce::read(tables);
         for token in tables.join_tokens.values() {
             indexes.join_token(None, Some(token));
@@ -113,6 +120,8 @@ impl Indexes {
     pub fn user(&mut self, old: Option<&User>, new: Option<&User>) {
         let name = |user: &User| (user.name.clone(), user.id);
         replace(&mut self.users_by_name, old.map(name), new.map(name));
+        let person = |user: &User| (!user.provider_id.is_empty()).then(|| ((user.provider_id.clone(), user.id), ()));
+        replace(&mut self.users_by_provider_id, old.and_then(person), new.and_then(person));
     }
 
     pub fn node(&mut self, old: Option<&Node>, new: Option<&Node>, now: Timestamp) {
@@ -205,6 +214,15 @@ impl Indexes {
         let pair = |check: &SshCheck| ((check.source, check.target, check.id.clone()), ());
         replace(&mut self.ssh_checks_by_pair, old.map(pair), new.map(pair));
         let due = |check: &SshCheck| ((check.expires_at, Due::SshCheck(check.id.clone())), ());
+        replace(&mut self.deadlines, old.map(due), new.map(due));
+    }
+
+    pub fn sign_in(&mut self, old: Option<&SignIn>, new: Option<&SignIn>) {
+        let age = |row: &SignIn| ((row.created_at, row.id.clone()), ());
+        replace(&mut self.sign_ins_by_age, old.map(age), new.map(age));
+        let subject = |row: &SignIn| ((row.subject.clone(), row.created_at, row.id.clone()), ());
+        replace(&mut self.sign_ins_by_subject, old.map(subject), new.map(subject));
+        let due = |row: &SignIn| ((row.expires_at, Due::SignIn(row.id.clone())), ());
         replace(&mut self.deadlines, old.map(due), new.map(due));
     }
 

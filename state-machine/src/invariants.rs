@@ -25,6 +25,8 @@ impl State {
         check_requests(tables);
         check_ssh_checks(tables);
         check_certificates(tables);
+        check_sign_ins(tables);
+        check_audit(tables);
         if let Some((at, why)) = self.next_deadline() {
             assert!(at > Timestamp(0), "a deadline ({why}) lies after the epoch");
         }
@@ -185,6 +187,29 @@ fn check_certificates(tables: &Tables) {
         let has = |secret| tables.secrets.contains_key(&secret);
         assert!(certificate.chain.is_empty() || has(ManagedCertificate::key(name)), "certificate {name} has its key");
         assert!(certificate.order.is_none() || has(ManagedCertificate::next_key(name)), "order {name} has its key");
+    }
+}
+
+fn check_sign_ins(tables: &Tables) {
+    assert!(tables.sign_ins.len() <= 4_096, "sign-ins are bounded");
+    for (id, sign_in) in &tables.sign_ins {
+        assert_eq!(*id, sign_in.id, "a sign-in stands under its id");
+        assert!(sign_in.expires_at >= sign_in.created_at, "sign-in {id} ends after it began");
+    }
+}
+
+/// Without gaps, and each row vouches for the one before it.
+fn check_audit(tables: &Tables) {
+    assert!(tables.audit.len() as u64 <= tables.settings.audit_rows.max(1), "the audit log is bounded");
+    let mut before: Option<&AuditRow> = None;
+    for (number, row) in &tables.audit {
+        assert_eq!(*number, row.number, "an audit row stands under its number");
+        assert!(!row.text.contains('\n'), "audit row {number} is one line");
+        if let Some(before) = before {
+            assert_eq!(row.number, before.number + 1, "no audit row is missing");
+            assert_eq!(row.hash, AuditRow::chain(&before.hash, &row.text), "audit row {number} follows from the last");
+        }
+        before = Some(row);
     }
 }
 

@@ -39,6 +39,7 @@ impl State {
             name: row.name.clone(),
             email: row.email.clone(),
             provider_id: row.provider_id.clone(),
+            groups: row.groups.clone(),
             role,
         }
     }

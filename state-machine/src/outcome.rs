@@ -126,6 +126,7 @@ pub enum What {
     Region,
     SshCheck,
     Certificate,
+    SignIn,
 }
 
 impl fmt::Display for What {
@@ -146,6 +147,7 @@ impl fmt::Display for What {
             What::Region => "DERP region",
             What::SshCheck => "SSH check",
             What::Certificate => "certificate",
+            What::SignIn => "sign-in",
         })
     }
 }

@@ -35,6 +35,8 @@ macro_rules! every_table {
             15 "primaries" primaries;
             16 "requests" requests;
             17 "ssh_checks" ssh_checks;
+            18 "sign_ins" sign_ins;
+            19 "audit" audit;
             24 "authorities" authorities;
             25 "certificates" certificates;
         }
@@ -283,6 +285,8 @@ rows_with_ids! {
     Member.id: MemberId;
     JoinToken.id: String;
     SshCheck.id: String;
+    SignIn.id: String;
+    AuditRow.number: u64;
     DerpRegion.id: u32;
     Authority.generation: u64;
 }

@@ -50,6 +50,8 @@ pub(crate) struct Tables {
     pub ssh_checks: OrdMap<String, Arc<SshCheck>>,
     pub authorities: OrdMap<u64, Arc<Authority>>,
     pub certificates: OrdMap<String, Arc<ManagedCertificate>>,
+    pub sign_ins: OrdMap<String, Arc<SignIn>>,
+    pub audit: OrdMap<u64, Arc<AuditRow>>,
 }
 
 /// Where in the log and in time a state stands.
@@ -156,6 +158,13 @@ impl State {
 
     pub fn user_by_name(&self, name: &str) -> Option<&Arc<User>> {
         self.user(*self.indexes.users_by_name.get(name)?)
+    }
+
+    /// The user with this identity at a login provider (`issuer/subject`).
+    pub fn user_by_provider_id(&self, provider_id: &str) -> Option<&Arc<User>> {
+        let from = (provider_id.to_owned(), UserId(0));
+        let ((found, id), ()) = self.indexes.users_by_provider_id.range(from..).next()?;
+        self.user(*id).filter(|_| found == provider_id)
     }
 
     /// Nodes this user registered or owns, tagged ones included.
@@ -277,6 +286,20 @@ impl State {
     /// to say.
     pub fn ssh_approved_at(&self, source: NodeId, target: NodeId) -> Option<Timestamp> {
         self.ssh_checks_of(source, target).filter_map(|check| check.approved_at()).max()
+    }
+
+    pub fn sign_ins(&self) -> &OrdMap<String, Arc<SignIn>> {
+        &self.tables.sign_ins
+    }
+
+    /// By the hash of its `state`.
+    pub fn sign_in(&self, id: &str) -> Option<&Arc<SignIn>> {
+        self.tables.sign_ins.get(id)
+    }
+
+    /// The latest changes, by number; bounded by the settings.
+    pub fn audit_log(&self) -> &OrdMap<u64, Arc<AuditRow>> {
+        &self.tables.audit
     }
 
     /// Every member there ever was; removed ones keep their row.

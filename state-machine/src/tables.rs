@@ -196,6 +196,18 @@ impl State {
         }
     }
 
+    pub(crate) fn put_sign_in(&mut self, sign_in: SignIn) {
+        let old = self.tables.sign_ins.get(&sign_in.id).cloned();
+        self.indexes.sign_in(old.as_deref(), Some(&sign_in));
+        self.tables.sign_ins.insert(sign_in.id.clone(), Arc::new(sign_in));
+    }
+
+    pub(crate) fn drop_sign_in(&mut self, id: &str) {
+        if let Some(old) = self.tables.sign_ins.remove(id) {
+            self.indexes.sign_in(Some(&old), None);
+        }
+    }
+
     /// A known id is never remembered twice: `apply_entry` answers it instead.
     pub(crate) fn put_request(&mut self, id: RequestId, remembered: Remembered) {
         self.indexes.request(id, &remembered);

@@ -8,6 +8,8 @@
 #[path = "common/generator.rs"]
 #[allow(dead_code, reason = "shared with laws.rs")]
 mod generator;
+#[path = "common/signed_in.rs"]
+mod signed_in;
 
 use state_machine::*;
 
@@ -153,6 +155,10 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             let addresses = vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
             entry(Command::SetMemberAddresses { id: MemberId(3), addresses })
         }),
+        ("entry.begin_sign_in", entry(signed_in::begin())),
+        ("entry.prove_sign_in", entry(signed_in::prove())),
+        ("entry.finish_sign_in", entry(signed_in::finish())),
+        ("state.signed_in", signed_in::state().to_snapshot()),
     ]
 }
 

@@ -106,7 +106,7 @@ fn tailnet(shape: &Shape, nodes: u64) -> Tailnet {
     let mut tailnet = Tailnet::default();
     for id in 1..=shape.users {
         let (name, email) = (format!("u{id}"), format!("u{id}@example.com"));
-        tailnet.users.insert(id, Arc::new(User { id, name, email, provider_id: String::new(), role: Role::Admin }));
+        tailnet.users.insert(id, Arc::new(User { id, name, email, role: Role::Admin, ..User::default() }));
     }
     for id in 1..=nodes {
         let mut row = node(shape, id, id);

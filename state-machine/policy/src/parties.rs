@@ -120,6 +120,7 @@ pub(crate) fn means_user(names: &Names, alias: &Alias, user: &User) -> bool {
         Alias::Group(group) => {
             names.groups.get(group).into_iter().flatten().any(|member| means_user(names, member, user))
         }
+        Alias::Directory(group) => user.groups.contains(group),
         Alias::Member => true,
         Alias::Role(role) => user.role >= *role,
         _ => false,

@@ -28,6 +28,8 @@ pub struct User {
     pub email: String,
     /// The identity at a login provider; empty for users made by hand.
     pub provider_id: String,
+    /// What the login provider says the user belongs to.
+    pub groups: std::collections::BTreeSet<String>,
     pub role: Role,
 }
 

@@ -6,7 +6,7 @@ fn tailnet() -> Tailnet {
     let mut tailnet = Tailnet::default();
     for (id, name, email) in [(1, "ann", "ann@example.com"), (2, "bob", "bob@example.org"), (3, "carl", "")] {
         let role = if id == 1 { Role::Owner } else { Role::Member };
-        let user = User { id, name: name.into(), email: email.into(), provider_id: String::new(), role };
+        let user = User { id, name: name.into(), email: email.into(), role, ..User::default() };
         tailnet.users.insert(id, user.into());
     }
     for (id, user, tags) in

@@ -7,13 +7,20 @@ use crate::{
     state::State,
 };
 
-use super::{invalid, not_found};
+use super::{features, invalid, not_found};
 
 impl State {
     pub(super) fn create_api_key(&mut self, key: ApiKey) -> Answer {
         names::check_key_prefix(&key.prefix).map_err(|why| invalid(What::ApiKey, why))?;
         if self.api_key_by_prefix(&key.prefix).is_some() {
             return Err(Refusal::Taken { what: What::ApiKey, name: key.prefix });
+        }
+        if (key.role == Role::User) != key.user.is_some() {
+            return Err(invalid(What::ApiKey, "a key of role user names a user, and no other key does"));
+        }
+        if let Some(user) = key.user {
+            self.need_level(features::OPERATION)?;
+            self.user(user).ok_or_else(|| not_found(What::User, user))?;
         }
         let facts = self.cluster_mut();
         facts.last_api_key += 1;

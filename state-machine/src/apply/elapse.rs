@@ -17,6 +17,7 @@ impl State {
                 Due::Login(id) => self.drop_login(id),
                 Due::JoinToken(id) => self.drop_join_token(id),
                 Due::SshCheck(id) => self.drop_ssh_check(id),
+                Due::SignIn(id) => self.drop_sign_in(id),
             }
             // What was done took its deadline with it. Should it not, one entry of the log must not last for ever.
             self.indexes.deadlines.remove(&(at, due));

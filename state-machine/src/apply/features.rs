@@ -29,7 +29,7 @@ use super::invalid;
 /// |---|---|
 /// | 1 | everything before policies were understood |
 /// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
-/// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs; members' addresses and the dial plan |
+/// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs; members' addresses and the dial plan; people sign in at a login provider; every change is written down |
 pub const FEATURE_LEVEL: u32 = OPERATION;
 
 /// The level that brought the policy's meaning into apply.
@@ -57,7 +57,10 @@ impl Command {
             | Command::WantCertificate { .. }
             | Command::OrderCertificate { .. }
             | Command::IssueCertificate { .. }
-            | Command::FailCertificate { .. } => OPERATION,
+            | Command::FailCertificate { .. }
+            | Command::BeginSignIn { .. }
+            | Command::ProveSignIn { .. }
+            | Command::FinishSignIn { .. } => OPERATION,
             _ => 0,
         }
     }

@@ -25,12 +25,7 @@ impl State {
         check_text(What::User, "email", &email, 255)?;
         check_picture(&profile_pic_url)?;
 
-        let facts = self.cluster_mut();
-        facts.last_user += 1;
-        if facts.last_user == TAGGED_DEVICES {
-            facts.last_user += 1;
-        }
-        let id = UserId(facts.last_user);
+        let id = self.next_user_id();
         self.put_user(User {
             id,
             name,
@@ -39,6 +34,7 @@ impl State {
             provider: "cli".into(),
             provider_id: String::new(),
             profile_pic_url,
+            groups: std::collections::BTreeSet::new(),
             created_at: self.now(),
         });
         Ok(Outcome::User(id))
@@ -71,8 +67,21 @@ impl State {
         for key in keys {
             self.forget_pre_auth_key(key);
         }
+        let keys: Vec<_> = self.api_keys().values().filter(|key| key.user == Some(id)).map(|key| key.id).collect();
+        for key in keys {
+            self.drop_api_key(key);
+        }
         self.drop_user(id);
         Ok(Outcome::Done)
+    }
+
+    pub(super) fn next_user_id(&mut self) -> UserId {
+        let facts = self.cluster_mut();
+        facts.last_user += 1;
+        if facts.last_user == TAGGED_DEVICES {
+            facts.last_user += 1;
+        }
+        UserId(facts.last_user)
     }
 
     fn check_user_name(&self, name: &str) -> Result<(), Refusal> {
@@ -85,7 +94,7 @@ impl State {
 }
 
 /// One kind of client drops its whole map over a picture that is not a URL.
-fn check_picture(url: &str) -> Result<(), Refusal> {
+pub(super) fn check_picture(url: &str) -> Result<(), Refusal> {
     check_text(What::User, "picture URL", url, 2_048)?;
     let host = url.strip_prefix("https://").or(url.strip_prefix("http://"));
     let fits = match host {

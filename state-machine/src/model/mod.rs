@@ -1,6 +1,7 @@
 //! The nouns: what the tables of [`State`](crate::State) hold.
 
 mod api_key;
+mod audit;
 mod certificate;
 mod derp;
 mod ids;
@@ -10,11 +11,13 @@ mod node;
 mod policy;
 mod pre_auth_key;
 mod settings;
+mod sign_in;
 mod ssh_check;
 mod time;
 mod user;
 
 pub use api_key::{ApiKey, Role};
+pub use audit::AuditRow;
 pub use certificate::{
     Authority, CertificateOrder, CertificateWish, Challenge, ChallengeKind, Der, ManagedCertificate, RecoveryConfirmed,
 };
@@ -25,7 +28,8 @@ pub use member::{JoinRole, JoinToken, Member, MemberState, RelayFacts, SealedSec
 pub use node::{Endpoint, Hostinfo, Node, Presence, RegisterMethod, Session};
 pub use policy::PolicyVersion;
 pub use pre_auth_key::PreAuthKey;
-pub use settings::{Allocation, DnsRecord, Settings};
+pub use settings::{AUDIT_ROWS, Allocation, DnsRecord, Settings};
+pub use sign_in::{Identity, SignIn, SignInProgress, SignInSubject};
 pub use ssh_check::{SshCheck, SshCheckResult};
 pub use time::Timestamp;
 pub use user::User;

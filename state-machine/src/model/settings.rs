@@ -46,7 +46,18 @@ pub struct Settings {
     /// `cluster.dial_plan`: clients are told the members' addresses and need DNS no more. Level 3.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dial_plan: bool,
+    /// `cluster.audit_rows`: how many changes the audit log remembers.
+    #[serde(skip_serializing_if = "is_usual_audit")]
+    pub audit_rows: u64,
 }
+
+/// Not written, so that the row stays what an older program writes.
+fn is_usual_audit(rows: &u64) -> bool {
+    *rows == AUDIT_ROWS
+}
+
+/// How many changes the audit log remembers unless told otherwise; a row takes about half a kilobyte.
+pub const AUDIT_ROWS: u64 = 10_000;
 
 impl Default for Settings {
     fn default() -> Settings {
@@ -70,6 +81,7 @@ impl Default for Settings {
             logtail: false,
             taildrop: true,
             dial_plan: false,
+            audit_rows: AUDIT_ROWS,
         }
     }
 }

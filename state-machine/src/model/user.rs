@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, UserId};
@@ -17,5 +19,8 @@ pub struct User {
     pub provider_id: String,
     /// A valid URL or empty (`tailcfg.UserProfile.ProfilePicURL`).
     pub profile_pic_url: String,
+    /// What the login provider says the user belongs to; policies call it `oidc:GROUP`.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub groups: BTreeSet<String>,
     pub created_at: Timestamp,
 }

@@ -173,6 +173,7 @@ impl Generator {
                 secret: SealedSecret { key_id: 1, nonce: vec![0; 24], ciphertext: vec![dice.below(3) as u8; 40] },
             },
             94..=96 => self.certificates(state),
+            97..=98 => self.sign_in(state),
             _ => Command::Elapse,
         }
     }
@@ -214,6 +215,35 @@ impl Generator {
         }
     }
 
+    /// The next step of somebody on the way through a login provider, or a step out of turn.
+    fn sign_in(&mut self, state: &State) -> Command {
+        let index = self.dice.below(state.sign_ins().len() as u64 + 1) as usize;
+        let open = state.sign_ins().keys().nth(index).cloned();
+        let word = [self.dice.below(2) as u8; 32];
+        match (open, self.dice.below(3)) {
+            (None, _) | (_, 0) => Command::BeginSignIn {
+                id: format!("{:064x}", self.dice.roll()),
+                subject: SignInSubject::Login(self.login(state)),
+                provider: "law".into(),
+            },
+            (Some(id), 1) => {
+                let person = self.dice.below(5);
+                let identity = Identity {
+                    provider_id: format!("law/{person}"),
+                    name: format!("user{}", self.dice.below(8)),
+                    groups: (0..self.dice.below(3)).map(|group| format!("group{group}")).collect(),
+                    expiry: self.dice.often(30).then(|| Timestamp(self.now + 600_000)),
+                    ..Identity::default()
+                };
+                Command::ProveSignIn { id, identity, confirm_sha256: word }
+            }
+            (Some(id), _) => {
+                let accept = self.dice.often(80);
+                Command::FinishSignIn { id, confirm_sha256: word, accept, seed: self.dice.roll() }
+            }
+        }
+    }
+
     fn found(&mut self) -> Command {
         let settings = Settings {
             prefix_v4: Some(self.dice.pick(&["100.64.0.0/10", "100.64.0.0/27", "100.100.100.64/26"]).parse().unwrap()),
@@ -222,7 +252,8 @@ impl Generator {
             ephemeral_inactivity_secs: 120,
             ..Settings::default()
         };
-        let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: 1, ..Member::default() };
+        let level = if self.dice.often(50) { 3 } else { 1 };
+        let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: level, ..Member::default() };
         Command::Found { cluster_id: "law".into(), member, settings, secrets: vec![] }
     }
 

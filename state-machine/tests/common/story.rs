@@ -265,6 +265,36 @@ impl Story {
             },
             "ssh-approve" => Command::ApproveSshCheck { id: words.text("id"), by: "cli".into() },
             "ssh-reject" => Command::RejectSshCheck { id: words.text("id"), by: "cli".into() },
+            "sign-in" => Command::BeginSignIn {
+                id: hash_text(words.first()?),
+                subject: match words.get("ssh") {
+                    Some(check) => SignInSubject::SshCheck(check),
+                    None => SignInSubject::Login(LoginId(words.text("login"))),
+                },
+                provider: "https://idp.example.com hsraft".into(),
+            },
+            "prove" => Command::ProveSignIn {
+                id: hash_text(words.first()?),
+                identity: Identity {
+                    provider_id: words
+                        .get("sub")
+                        .map(|sub| format!("https://idp.example.com/{sub}"))
+                        .unwrap_or_default(),
+                    name: words.text("name"),
+                    display_name: words.text("display"),
+                    email: words.text("email"),
+                    profile_pic_url: words.text("picture"),
+                    groups: words.list("groups")?.into_iter().collect(),
+                    expiry: self.moment(words, "expires")?,
+                },
+                confirm_sha256: hash(&words.text("word")),
+            },
+            "yes" | "no" => Command::FinishSignIn {
+                id: hash_text(words.first()?),
+                confirm_sha256: hash(&words.text("word")),
+                accept: words.verb == "yes",
+                seed: 0,
+            },
             "elapse" => Command::Elapse,
             verb => return Err(format!("unknown verb {verb:?}")),
         })
@@ -371,6 +401,19 @@ impl Story {
         let mut lines = Vec::new();
         match table {
             "nodes" => lines.extend(state.nodes().values().map(|node| self.node_line(node))),
+            "people" => lines.extend(state.users().values().map(|user| {
+                let groups: Vec<&str> = user.groups.iter().map(String::as_str).collect();
+                format!("{} {} <{}> {} {}", user.id, user.name, user.email, user.provider_id, groups.join(","))
+            })),
+            "sign-ins" => lines.extend(state.sign_ins().values().map(|row| {
+                let progress = match &row.progress {
+                    SignInProgress::Away => "away".to_owned(),
+                    SignInProgress::Proved { identity, .. } => format!("proved {}", identity.provider_id),
+                    SignInProgress::Over => "over".to_owned(),
+                };
+                format!("{} {:?} {progress}, ends {}", &row.id[..8], row.subject, self.ago(row.expires_at))
+            })),
+            "audit" => lines.extend(state.audit_log().values().map(|row| row.text.to_string())),
             "users" => lines.extend(state.users().values().map(|user| format!("{} {}", user.id, user.name))),
             "keys" => lines.extend(state.pre_auth_keys().values().map(|key| {
                 let used = if key.used { "used" } else { "unused" };
@@ -538,6 +581,10 @@ fn outcome_text(outcome: &Outcome) -> String {
         Outcome::LoggedOut { node, deleted: false } => format!("logged-out={node}"),
         Outcome::Changed(count) => format!("changed={count}"),
     }
+}
+
+fn hash_text(text: &str) -> String {
+    hash(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub fn hash(text: &str) -> [u8; 32] {

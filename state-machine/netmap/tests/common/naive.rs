@@ -100,6 +100,7 @@ fn tailnet(state: &State) -> policy::Tailnet {
             name: row.name.clone(),
             email: row.email.clone(),
             provider_id: row.provider_id.clone(),
+            groups: row.groups.clone(),
             role: policy::Role::Admin,
         };
         tailnet.users.insert(id.0, user.into());

@@ -99,6 +99,8 @@ struct Words {
     /// A user's name or mail address, in lower case → users and groups.
     users: BTreeMap<String, Vec<Word>>,
     domains: BTreeMap<String, Vec<Word>>,
+    /// Groups of the login provider, as it writes them.
+    directories: BTreeMap<String, Vec<Word>>,
     tags: BTreeMap<String, Word>,
     member: Vec<Word>,
     tagged: Vec<Word>,
@@ -204,11 +206,15 @@ impl Words {
         match alias {
             Alias::User(name) => self.users.entry(name.to_lowercase()).or_default().push(word),
             Alias::Domain(domain) => self.domains.entry(domain.clone()).or_default().push(word),
+            Alias::Directory(group) => self.directories.entry(group.clone()).or_default().push(word),
             Alias::Group(group) => {
                 for member in document.names.groups.get(group).into_iter().flatten() {
                     match member {
                         Alias::User(name) => self.users.entry(name.to_lowercase()).or_default().push(word),
                         Alias::Domain(domain) => self.domains.entry(domain.clone()).or_default().push(word),
+                        Alias::Directory(group) => {
+                            self.directories.entry(group.clone()).or_default().push(word);
+                        }
                         _ => {}
                     }
                 }
@@ -275,6 +281,9 @@ impl Words {
         }
         if let Some(domain) = user.domain() {
             self.domains.get(&domain.to_lowercase()).into_iter().flatten().for_each(|word| bits.insert(*word));
+        }
+        for group in &user.groups {
+            self.directories.get(group).into_iter().flatten().for_each(|word| bits.insert(*word));
         }
         // An owner is an administrator too.
         self.roles.iter().filter(|(role, _)| user.role >= *role).for_each(|(_, word)| bits.insert(*word));

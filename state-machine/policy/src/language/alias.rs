@@ -25,6 +25,8 @@ pub(crate) enum Alias {
     User(String),
     /// `user:*@domain`: the users of a mail domain.
     Domain(String),
+    /// `oidc:…`: whom the login provider counts among a group of its own. Only as a member of a group.
+    Directory(String),
     /// A group, with its name's `group:`.
     Group(String),
     /// A tag, with its name's `tag:`.
@@ -185,6 +187,7 @@ impl std::fmt::Display for Alias {
             Alias::User(name) if name.contains('@') => f.write_str(name),
             Alias::User(name) => write!(f, "{name}@"),
             Alias::Domain(domain) => write!(f, "user:*@{domain}"),
+            Alias::Directory(group) => write!(f, "oidc:{group}"),
             Alias::Group(name) | Alias::Tag(name) | Alias::Nets(Nets { name, .. }) => f.write_str(name),
         }
     }

@@ -37,6 +37,14 @@ pub(crate) fn groups(reader: &mut Reader, value: Option<&Located>) -> Result<BTr
             if word.starts_with("group:") {
                 return Err(wrong("group members cannot be recursive".into()).hint("list the users themselves"));
             }
+            if let Some(group) = word.strip_prefix("oidc:") {
+                if group.trim().is_empty() {
+                    let text = "oidc: names no group of the login provider: write for example oidc:engineering";
+                    reader.warn(at, text.into());
+                }
+                members.push(Alias::Directory(group.to_owned()));
+                continue;
+            }
             if word.starts_with("tag:") || word.starts_with("autogroup:") || word.trim().is_empty() || word == "*" {
                 return Err(wrong("group members must be users".into()).hint("write alice@example.com or alice@"));
             }

@@ -95,7 +95,10 @@ pub(crate) fn grant(reader: &mut Reader, names: &Names, index: usize, value: &Lo
 /// `autogroup:self` needs sources that have a self.
 fn own_nodes_of(rule: &Rule, also: impl Fn(&Alias) -> bool) -> Result<(), Fault> {
     let has_self = |alias: &Alias| {
-        matches!(alias, Alias::User(_) | Alias::Domain(_) | Alias::Group(_) | Alias::Member | Alias::Role(_))
+        matches!(
+            alias,
+            Alias::User(_) | Alias::Domain(_) | Alias::Directory(_) | Alias::Group(_) | Alias::Member | Alias::Role(_)
+        )
     };
     let used = rule.targets.iter().any(|target| target.alias == Alias::Own);
     match !used || rule.sources.iter().all(|alias| has_self(alias) || also(alias)) {

@@ -48,7 +48,7 @@ impl Dice {
     pub fn user(&mut self, id: u64) -> User {
         let domain = self.one(&["example.com", "example.com", "example.org"]);
         let email = if self.roll(5) == 0 { String::new() } else { format!("u{id}@{domain}") };
-        User { id, name: format!("u{id}"), email, provider_id: String::new(), role: Role::Admin }
+        User { id, name: format!("u{id}"), email, role: Role::Admin, ..User::default() }
     }
 
     pub fn node(&mut self, id: u64, tailnet: &Tailnet) -> Node {
