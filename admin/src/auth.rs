@@ -11,22 +11,37 @@ use std::{
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State as Shared},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
+    extract::{ConnectInfo, MatchedPath, Request, State as Shared},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use state_machine::{ApiKey, Command, Role, State, Timestamp};
+use state_machine::{ApiKey, Command, Role, State, Timestamp, UserId};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::{Api, CATCH_UP, secret_text, status::ApiError, throttle::Throttle};
+use crate::{
+    Api, CATCH_UP,
+    access::{self, Need},
+    secret_text,
+    status::ApiError,
+    throttle::Throttle,
+};
 
 /// Who asks, as the log will name them.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// `cli`, or `api key <prefix>`.
+    /// `cli`, or `api key <prefix> from <address>`.
     pub by: String,
+    /// Whose things alone the caller may see and change; none: everybody's.
+    pub own: Option<UserId>,
+}
+
+impl Caller {
+    /// Whoever may open the unix socket.
+    pub fn local() -> Caller {
+        Caller { by: "cli".into(), own: None }
+    }
 }
 
 /// What is remembered between requests.
@@ -43,21 +58,31 @@ const TOUCH_EVERY: Duration = Duration::from_secs(3600);
 /// Lets a request through when its key is good, and names its caller.
 pub async fn check(Shared(api): Shared<Api>, mut request: Request, next: Next) -> Response {
     if api.options.trusted {
-        request.extensions_mut().insert(Caller { by: "cli".into() });
+        request.extensions_mut().insert(Caller::local());
         return next.run(request).await;
     }
     let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let text = bearer(request.headers()).unwrap_or_default().to_owned();
-    let writes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    match admit(&api, &text, from, request.uri().path(), writes).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
-        }
-        Err(Denied::Unknown) => unauthorized(),
-        Err(Denied::TooOften(wait)) => too_many(wait),
-        Err(Denied::ReadOnly) => ApiError::forbidden(READ_ONLY).into_response(),
+    // A path that leads nowhere is answered as such, to whoever has a key.
+    let need = match request.extensions().get::<MatchedPath>() {
+        Some(path) => access::of_route(request.method().as_str(), path.as_str()),
+        None => Need::Key,
+    };
+    let caller = match admit(&api, &text, from, request.uri().path(), need).await {
+        Ok(caller) => caller,
+        Err(Denied::Unknown) => return unauthorized(),
+        Err(Denied::TooOften(wait)) => return too_many(wait),
+        Err(Denied::Role(why)) => return ApiError::forbidden(why).into_response(),
+    };
+    if let Some(user) = caller.own {
+        let state = api.backend.latest();
+        request = match access::narrow(&state, user, need, request) {
+            Ok(request) => request,
+            Err(error) => return error.into_response(),
+        };
     }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
 }
 
 /// Why a key does not let its bearer through.
@@ -66,15 +91,12 @@ pub enum Denied {
     Unknown,
     /// Too many failures from this address; it may try again after so long.
     TooOften(Duration),
-    /// It may look but not touch.
-    ReadOnly,
+    /// The role of the key does not reach so far.
+    Role(&'static str),
 }
 
-/// What the bearer of a read-only key is told.
-pub const READ_ONLY: &str = "this API key may read only; use one made with role admin";
-
-/// Who calls with this key. `path` is for the log, `writes` says whether something shall change.
-pub async fn admit(api: &Api, text: &str, from: Option<IpAddr>, path: &str, writes: bool) -> Result<Caller, Denied> {
+/// Who calls with this key. `path` is for the log, `need` says what a key must be for it.
+pub async fn admit(api: &Api, text: &str, from: Option<IpAddr>, path: &str, need: Need) -> Result<Caller, Denied> {
     let Some(key) = known_key(api, text, from).await else {
         // A good key is served even from an address where others fail: behind a proxy all callers share one.
         if let Some(wait) = api.guard.throttle.wait(from, Instant::now()) {
@@ -84,11 +106,17 @@ pub async fn admit(api: &Api, text: &str, from: Option<IpAddr>, path: &str, writ
         tracing::warn!(from = ?from, path, "API key refused");
         return Err(Denied::Unknown);
     };
-    if key.role == Role::ReadOnly && writes {
-        return Err(Denied::ReadOnly);
+    access::check(key.role, need).map_err(Denied::Role)?;
+    // A user's key without its user would be everybody's.
+    if (key.role == Role::User) != key.user.is_some() {
+        return Err(Denied::Unknown);
     }
     touch(api, &key);
-    Ok(Caller { by: format!("api key {}", key.prefix) })
+    let by = match from {
+        Some(from) => format!("api key {} from {}", key.prefix, from.to_canonical()),
+        None => format!("api key {}", key.prefix),
+    };
+    Ok(Caller { by, own: key.user })
 }
 
 /// The key a text proves. One that is not known here may have been made at another member a moment ago; that is asked

@@ -8,6 +8,7 @@
 //! and hands everything else to [`run`].
 
 mod api_keys;
+mod audit;
 pub mod backup;
 pub mod check;
 mod cluster;
@@ -103,6 +104,12 @@ pub enum Word {
     /// Measure disk, network and surroundings, and say whether a member can run here; exits 16 when not
     #[command(after_help = "Example:\n  hsraft check\n  hsraft check perf,net --members 10.0.0.1:7443 -o json")]
     Check(check::CheckArgs),
+    /// A login provider for trying things out; it lets everybody in and asks nothing
+    #[command(
+        name = "mockoidc",
+        after_help = "Example:\n  MOCKOIDC_CLIENT_ID=hsraft MOCKOIDC_CLIENT_SECRET=secret MOCKOIDC_ADDR=127.0.0.1 MOCKOIDC_PORT=10000 \\\n    MOCKOIDC_USERS='[{\"Subject\":\"1\",\"Email\":\"ann@example.com\",\"EmailVerified\":true,\"PreferredUsername\":\"ann\"}]' hsraft mockoidc"
+    )]
+    MockOidc,
 
     /// Users: who owns nodes
     #[command(subcommand, alias = "user", aliases = ["namespaces", "namespace", "ns"])]
@@ -125,6 +132,10 @@ pub enum Word {
     /// Connections by SSH that the policy wants to be checked
     #[command(subcommand)]
     Ssh(ssh::Ssh),
+
+    /// The audit log: who changed what, when and from where
+    #[command(subcommand)]
+    Audit(audit::Audit),
 
     /// Routes, as before 0.26; today: nodes list-routes, nodes approve-routes
     #[command(subcommand, hide = true, alias = "route")]
@@ -329,7 +340,7 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         return Err(Problem::usage("md and html are for reports: hsraft drill report -o html"));
     }
     match cli.word {
-        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Check(_) => {
+        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Check(_) | Word::MockOidc => {
             return Err(Problem::of(
                 &state_machine::codes::SERVER_WORD,
                 "this word belongs to the server program: run it as hsraft",
@@ -355,6 +366,9 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         Word::Policy(policy::Policy::Preview { scenario }) => {
             return policy::preview(&policy::read(&scenario)?, &output);
         }
+        Word::Audit(audit::Audit::Verify { file: Some(ref file) }) => {
+            return audit::verify_file(file, &output).map(|()| exit::OK);
+        }
         Word::Explain(args) => return server::explain(args.code.as_deref(), &output).map(|()| exit::OK),
         _ => {}
     }
@@ -371,6 +385,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Policy(word) => return policy::run(word, desk).await,
         Word::Auth(word) => nodes::run_auth(word, desk).await,
         Word::Ssh(word) => ssh::run(word, desk).await,
+        Word::Audit(word) => audit::run(word, desk).await,
         Word::Routes(word) => routes::run(word, desk).await,
         Word::Debug(word) => debug::run(word, desk).await,
         Word::Export(args) => moving::export(args, desk).await,
@@ -393,6 +408,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         | Word::Join(_)
         | Word::Configtest(_)
         | Word::Check(_)
+        | Word::MockOidc
         | Word::Version
         | Word::Import(_)
         | Word::Generate(_)

@@ -1,10 +1,13 @@
 //! `/api/v1/cluster`: members, leadership, join tokens, backups, questions about policies, SSH checks. Ours; Headscale has
 //! one process.
 
+mod audit;
 mod backup;
 pub mod drills;
 mod members;
 mod real;
+
+pub use audit::{Line, Lines, START};
 
 pub mod policy;
 pub mod ssh_checks;
@@ -28,6 +31,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/members/{id}/role", post(members::set_role))
         .route("/members/{id}/draining", post(members::set_draining))
         .route("/status", get(members::status))
+        .route("/audit", get(audit::list))
         .route("/backup", get(backup::save))
         .route("/recovery-key", post(backup::create_key))
         .route("/recovery-key/confirm", post(backup::confirm_key))

@@ -29,6 +29,7 @@ use tonic::{Code, Status};
 
 use crate::{
     Api,
+    access::{self, Need},
     auth::{self, Caller, Denied},
     request::BODY_BYTES_MAX,
 };
@@ -76,7 +77,7 @@ pub(crate) fn unknown_method(path: &str) -> Response {
 /// Lets a call through when its key is good, and names its caller.
 async fn check(Shared(api): Shared<Api>, mut request: Request, next: Next) -> Response {
     let caller = match api.options.trusted {
-        true => Ok(Caller { by: "cli".into() }),
+        true => Ok(Caller::local()),
         false => admit(&api, &Said::of(&request)).await,
     };
     match caller {
@@ -115,15 +116,23 @@ async fn admit(api: &Api, said: &Said) -> Result<Caller, Status> {
         return Err(coded(status, &codes::UNAUTHORIZED));
     };
     let method = said.path.rsplit('/').next().unwrap_or_default();
-    let reads = ["Get", "List", "Health", "CheckPolicy"].iter().any(|word| method.starts_with(word));
-    auth::admit(api, key.trim(), said.from, &said.path, !reads).await.map_err(|denied| match denied {
+    let need = access::of_method(method);
+    let caller = auth::admit(api, key.trim(), said.from, &said.path, need).await.map_err(|denied| match denied {
         Denied::Unknown => coded(Status::unauthenticated("invalid token"), &codes::UNAUTHORIZED),
         Denied::TooOften(wait) => coded(
             Status::resource_exhausted(format!("too many failed attempts; try again in {} s", wait.as_secs() + 1)),
             &codes::TOO_OFTEN,
         ),
-        Denied::ReadOnly => coded(Status::permission_denied(auth::READ_ONLY), &codes::FORBIDDEN),
-    })
+        Denied::Role(why) => coded(Status::permission_denied(why), &codes::FORBIDDEN),
+    })?;
+    // What a user's key may see is cut out of REST's requests; here it may only ask how the member is.
+    match caller.own.is_some() && need != Need::Key {
+        true => {
+            let why = "a user's API key works over REST only: https://…/api/v1";
+            Err(coded(Status::permission_denied(why), &codes::FORBIDDEN))
+        }
+        false => Ok(caller),
+    }
 }
 
 /// The same table as for REST: its codes are gRPC's; ours travels beside them.

@@ -9,7 +9,8 @@
 //! | `v1/` | one resource a file; `types` is the wire, used by both ends |
 //! | `grpc.rs`, `grpc/` | the same operations for Headscale's own command line |
 //! | `cluster/` | members, leadership, join tokens |
-//! | `auth.rs`, `throttle.rs`, `secret_text.rs` | API keys, roles, how often one may fail, keys as text |
+//! | `access.rs` | what each route needs of a key, one table |
+//! | `auth.rs`, `throttle.rs`, `secret_text.rs` | API keys, how often one may fail, keys as text |
 //! | `describe.rs`, `describe/` | OpenAPI, Swagger and a page, from one table |
 //! | `headscale.rs`, `headscale/` | Headscale's database: into the cluster and back |
 //! | `status.rs` | refusal → HTTP status, one table |
@@ -18,6 +19,7 @@
 //! | `cli.rs`, `cli/`, `client.rs` | the words, a noun a file; the way to a member |
 //! | `lab.rs`, `lab/` | a cluster on this machine in one command |
 
+mod access;
 mod auth;
 mod backend;
 pub mod cli;
@@ -35,7 +37,7 @@ mod request;
 pub mod secret_text;
 pub mod stale;
 mod status;
-mod throttle;
+pub mod throttle;
 pub mod v1;
 mod version;
 

@@ -6,6 +6,7 @@
 
 pub mod document;
 pub mod keys;
+mod oidc;
 mod settings;
 mod values;
 
@@ -28,7 +29,7 @@ use world::Disk;
 use crate::options::{DerpMaps, Limits, NoisePrivate, Options, Regions, Relay, Start, TlsFiles};
 use document::Document;
 pub use document::Problem;
-pub use values::derp_map;
+pub use values::{derp_map, span};
 
 /// A configuration that was read.
 #[derive(Debug)]
@@ -131,6 +132,7 @@ pub fn from_text(
     let client_url = d.text("cluster.client_url").unwrap_or_default().trim_end_matches('/').to_owned();
     let derp = derp_maps(d, env, read);
     let client_addresses = client_addresses(d);
+    let oidc = oidc::read(d, env, read);
     let options = Options {
         peer_advertise: peer_advertise(d, peer_listen),
         relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, client_tls.is_some()),
@@ -138,6 +140,7 @@ pub fn from_text(
         noise_private: noise_private(text, read),
         policy: policy(d, read),
         derp,
+        oidc,
         client_listen,
         client_tls,
         grpc_listen,

@@ -1,4 +1,4 @@
-//! One small file over HTTP, through the world's network: bounded, with a deadline, without redirects.
+//! One small exchange over HTTP, through the world's network: bounded, with a deadline, without redirects.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -55,17 +55,39 @@ pub enum FetchError {
 
 /// `GET`, at most `bytes_max` bytes. `authorities`: a PEM file to trust instead of the system's.
 pub async fn get(url: &Url, bytes_max: usize, authorities: Option<&Path>, world: &World) -> Result<Bytes, FetchError> {
-    tokio::time::timeout(PATIENCE, get_slowly(url, bytes_max, authorities, world))
+    let request = Request::get(url.as_str()).header(header::ACCEPT, "application/json").body(Bytes::new());
+    let request = request.map_err(|_| FetchError::NoHost)?;
+    let answer = exchange(request, bytes_max, authorities, world).await?;
+    let status = answer.status();
+    if status.is_redirection() {
+        let to = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
+        return Err(FetchError::Redirect(to.unwrap_or("nowhere").chars().take(200).collect()));
+    }
+    if status != StatusCode::OK {
+        return Err(FetchError::Status(status));
+    }
+    Ok(answer.into_body())
+}
+
+/// Any request with an absolute URL; the answer whatever its status, with at most `bytes_max` bytes.
+pub async fn exchange(
+    request: Request<Bytes>,
+    bytes_max: usize,
+    authorities: Option<&Path>,
+    world: &World,
+) -> Result<Response<Bytes>, FetchError> {
+    tokio::time::timeout(PATIENCE, exchange_slowly(request, bytes_max, authorities, world))
         .await
         .unwrap_or(Err(FetchError::TooSlow))
 }
 
-async fn get_slowly(
-    url: &Url,
+async fn exchange_slowly(
+    request: Request<Bytes>,
     bytes_max: usize,
     authorities: Option<&Path>,
     world: &World,
-) -> Result<Bytes, FetchError> {
+) -> Result<Response<Bytes>, FetchError> {
+    let url = Url::parse(&request.uri().to_string()).map_err(|_| FetchError::NoHost)?;
     let host = url.host_str().ok_or(FetchError::NoHost)?;
     let port = url.port_or_known_default().unwrap_or(443);
     let stream = world.net.connect(&format!("{host}:{port}")).await.map_err(FetchError::Connect)?;
@@ -89,25 +111,17 @@ async fn get_slowly(
         Some(port) => format!("{host}:{port}"),
         None => host.to_owned(),
     };
-    let request = Request::get(target)
-        .header(header::HOST, authority)
-        .header(header::USER_AGENT, concat!("hsraft/", env!("CARGO_PKG_VERSION")))
-        .header(header::ACCEPT, "application/json")
-        .body(Empty::<Bytes>::new())
-        .expect("a parsed URL makes a good request");
+    let (mut head, body) = request.into_parts();
+    head.uri = target.parse().map_err(|_| FetchError::NoHost)?;
+    head.headers.insert(header::HOST, HeaderValue::from_str(&authority).map_err(|_| FetchError::NoHost)?);
+    head.headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("hsraft/", env!("CARGO_PKG_VERSION"))));
+    let request = Request::from_parts(head, Full::new(body));
     // The connection lives as long as the answer is read.
     let exchange = async {
         let answer = requests.send_request(request).await.map_err(FetchError::Http)?;
-        let status = answer.status();
-        if status.is_redirection() {
-            let to = answer.headers().get(header::LOCATION).and_then(|to| to.to_str().ok());
-            return Err(FetchError::Redirect(to.unwrap_or("nowhere").chars().take(200).collect()));
-        }
-        if status != StatusCode::OK {
-            return Err(FetchError::Status(status));
-        }
-        match Limited::new(answer.into_body(), bytes_max).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
+        let (head, body) = answer.into_parts();
+        match Limited::new(body, bytes_max).collect().await {
+            Ok(body) => Ok(Response::from_parts(head, body.to_bytes())),
             Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLong(bytes_max)),
             Err(error) => Err(FetchError::BrokeOff(error.to_string())),
         }

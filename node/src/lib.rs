@@ -13,7 +13,8 @@
 //! | `reload.rs` | what SIGHUP takes over |
 //! | `fetch.rs` | one small file over HTTP |
 //! | `control.rs`, `control/` | the paths a Tailscale client knows |
-//! | `login.rs` | the page a client sends people to |
+//! | `login.rs`, `login/` | people signing in: the pages a client sends them to |
+//! | `mockoidc.rs` | a login provider for trying things out |
 //! | `atlas.rs` | the one task that redraws the atlas when the state moves |
 //! | `presence.rs` | who is connected here, told to the cluster in batches |
 //! | `chores.rs`, `chores/` | the leader's housekeeping |
@@ -28,6 +29,7 @@ mod fetch;
 mod keys;
 mod listen;
 mod login;
+pub mod mockoidc;
 pub mod observe;
 pub mod options;
 pub mod preflight;

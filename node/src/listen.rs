@@ -32,7 +32,6 @@ use crate::{
         body::{Answer, empty, json, text},
         key, ts2021,
     },
-    login,
     options::Limits,
     wellness::Wellness,
 };
@@ -50,7 +49,7 @@ const VERIFY_BYTES_MAX: usize = 4 << 10;
 pub struct Doors {
     pub control: Arc<Control>,
     pub relay: Option<derp::Relay>,
-    /// REST and whatever else people use; asks for keys.
+    /// The pages people sign in at; REST and whatever else people use, which asks for keys.
     pub api: axum::Router,
     pub tls: Option<Arc<ServerConfig>>,
     pub gate: Arc<Gate>,
@@ -114,12 +113,6 @@ async fn route(doors: &Arc<Doors>, request: Request<Incoming>, from: SocketAddr,
         // A relay answers these itself; clients ask even where there is none.
         (&Method::GET | &Method::HEAD, "/derp/probe" | "/derp/latency-check") => with_origin(empty(StatusCode::OK)),
         (&Method::GET, "/bootstrap-dns") => json(&BTreeMap::<String, Vec<IpAddr>>::new()),
-        (&Method::GET, path) if path.starts_with("/register/") => {
-            login::page(&doors.control.cluster.latest(), &path["/register/".len()..])
-        }
-        (&Method::GET, path) if path.starts_with("/auth/") => {
-            login::check_page(&doors.control.cluster.latest(), &path["/auth/".len()..])
-        }
         _ => return guarded(api(doors, request, from).await),
     };
     guarded(answer.map(AnyBody::new))

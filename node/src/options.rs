@@ -65,6 +65,9 @@ pub struct Options {
     /// No drill begins within these spans: from, until.
     pub drills_freeze: Vec<(Timestamp, Timestamp)>,
 
+    /// The login provider people prove themselves at; none: they are let in on a server.
+    pub oidc: Option<Oidc>,
+
     pub relay: Option<Relay>,
     pub limits: Limits,
     /// Where Raft lives; `None`: the runtime that starts the server.
@@ -102,6 +105,52 @@ pub struct NoisePrivate(pub [u8; 32]);
 impl std::fmt::Debug for NoisePrivate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("NoisePrivate(…)")
+    }
+}
+
+/// A login provider that speaks OpenID Connect, and whom it may let in. Must be the same at all members.
+#[derive(Clone, Debug)]
+pub struct Oidc {
+    /// As the provider itself writes it: `https://idp.example.com`.
+    pub issuer: String,
+    pub client_id: String,
+    /// Empty for a public client.
+    pub client_secret: ClientSecret,
+    pub scope: Vec<String>,
+    /// Added to the URL people are sent to.
+    pub extra_params: BTreeMap<String, String>,
+    /// Domains of mail addresses; empty: all.
+    pub allowed_domains: Vec<String>,
+    /// Groups of the provider, one of which is needed; empty: none is.
+    pub allowed_groups: Vec<String>,
+    /// Mail addresses; empty: all.
+    pub allowed_users: Vec<String>,
+    /// Whether a mail address counts only when the provider has verified it.
+    pub email_verified_required: bool,
+    /// Whether a node's key ends with the token.
+    pub use_expiry_from_token: bool,
+    pub pkce: Pkce,
+    /// Whether a member refuses to start while the provider cannot be reached.
+    pub only_start_if_available: bool,
+    /// A PEM file of authorities to trust instead of the system's (`SSL_CERT_FILE`).
+    pub authorities: Option<PathBuf>,
+}
+
+/// How a code is bound to who asked for it (RFC 7636).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pkce {
+    Off,
+    S256,
+    Plain,
+}
+
+/// The secret of an OAuth client. Its Debug form keeps the secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ClientSecret(pub String);
+
+impl std::fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientSecret(…)")
     }
 }
 
@@ -249,6 +298,7 @@ impl Options {
             backup_dir: None,
             drills: false,
             drills_freeze: Vec::new(),
+            oidc: None,
             relay: None,
             limits: Limits::default(),
             raft_runtime: None,

@@ -17,6 +17,7 @@ use crate::{
     control::{Control, Parts, noise, reports::Reports},
     keys, listen,
     listen::{Closing, Doors, Gate, tls::Certificate},
+    login::{self, provider::Provider},
     observe::Metrics,
     options::{Limits, NoisePrivate, Options, Start},
     presence::Presence,
@@ -46,6 +47,8 @@ pub enum StartError {
     Certificate(#[source] io::Error),
     #[error("the metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
+    #[error("the login provider cannot be reached, and oidc.only_start_if_oidc_is_available is set: {0}")]
+    LoginProvider(String),
     #[error("the cluster has no Noise key; is the state complete? see: hsraft status")]
     NoNoiseKey,
 }
@@ -59,6 +62,7 @@ impl StartError {
             StartError::Relay(_) => &codes::START_RELAY,
             StartError::Certificate(_) => &codes::START_CERTIFICATE,
             StartError::Metrics(_) => &codes::START_FATAL,
+            StartError::LoginProvider(_) => &codes::START_PROVIDER,
             StartError::NoNoiseKey => &codes::START_NO_NOISE_KEY,
         }
     }
@@ -69,6 +73,7 @@ impl StartError {
             StartError::Raft(error) => error.exit_code(),
             StartError::Listen { .. } | StartError::Relay(_) | StartError::Certificate(_) => 16,
             StartError::Metrics(_) => 70,
+            StartError::LoginProvider(_) => 16,
             StartError::NoNoiseKey => 20,
         }
     }
@@ -115,9 +120,11 @@ impl Server {
             None => None,
         };
 
+        let provider = login_provider(&options, &world).await?;
         let facts = prepared.as_ref().and_then(relay::Prepared::facts);
         let cluster = Cluster::start(raft_options(&options, facts, &world), &world).await?;
         let noise_private = noise_key(&cluster).await?;
+        let sign_in_key = login::flow::Key::of(&noise_private);
         cluster.metrics().register(&registry)?;
         tell_drift(&cluster, &options.settings);
 
@@ -163,11 +170,15 @@ impl Server {
             (_, certificate) => certificate.as_ref().map(Certificate::config),
         };
 
+        let desk = Arc::new(login::flow::Desk::new(control.clone(), provider.clone(), sign_in_key));
+        if let Some(provider) = provider {
+            until_cut(Box::pin(provider.discover_for_ever()));
+        }
         // Who listens must be able to serve, so the client port opens last.
         let doors = Arc::new(Doors {
             control: control.clone(),
             relay: relay.clone(),
-            api: api(&control, &world, &options, false),
+            api: api(&control, &world, &options, false).merge(login::flow::router(desk)),
             tls,
             gate: Gate::new(limits, metrics.clone()),
         });
@@ -396,6 +407,16 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         drills: options.drills,
         runtime: options.raft_runtime.clone(),
     }
+}
+
+/// The provider people sign in at. Waited for only where the configuration says so.
+async fn login_provider(options: &Options, world: &World) -> Result<Option<Arc<Provider>>, StartError> {
+    let Some(oidc) = &options.oidc else { return Ok(None) };
+    let provider = Arc::new(Provider::new(oidc.clone(), world.clone()));
+    if oidc.only_start_if_available {
+        provider.discover().await.map_err(StartError::LoginProvider)?;
+    }
+    Ok(Some(provider))
 }
 
 /// The cluster's Noise key, as soon as this member's state holds it.

@@ -70,6 +70,14 @@ table! {
     PROGRAM_TOO_OLD 1202, "a program is too old for the cluster", "the cluster behaves as a feature level says that this program cannot apply", "run the newer program; hsraft upgrade status shows what each member runs";
     UPGRADE_NOT_YET 1203, "the upgrade cannot be finished yet", "a member is silent, or its program has not run long enough to be trusted", "hsraft upgrade status names it; start it, or wait; --now where a surprise does no harm";
 
+    SIGN_IN_UNAVAILABLE 1301, "the login provider cannot be asked", "it is down, slow, or cannot be reached from this member; nodes that are in stay in", "try again in a minute; or let the machine in on a server: hsraft nodes register. Reason: this member's log; runbook oidc";
+    SIGN_IN_OVER 1302, "this sign-in is over", "it was finished, took longer than 15 minutes, or this page was opened a second time", "start again on the machine: tailscale up";
+    SIGN_IN_BROWSER 1303, "this browser did not begin this sign-in", "the link was opened in another browser, cookies are blocked, or somebody sent you a link of theirs", "do not go on with a link somebody sent you; open the one your own machine shows";
+    SIGN_IN_REFUSED 1304, "you may not join this network", "the rules oidc.allowed_groups, allowed_domains and allowed_users of the server leave you out", "ask whoever runs the network; they find the reason in the member's log";
+    SIGN_IN_NOT_PROVED 1305, "the login provider did not prove who you are", "it refused, or its answer was not made for this server, this sign-in and this moment", "start again on the machine: tailscale up; if it happens again show this page to whoever runs the network";
+    SIGN_IN_SETUP 1306, "the members of this server use different login providers", "oidc.issuer and oidc.client_id differ between their configuration files", "make the oidc section the same on all members and restart them";
+    SIGN_IN_TOO_MANY 1307, "too many people are signing in at this moment", "each member asks the provider about a bounded number of people at once, and each address may begin so many sign-ins", "wait a minute and open the link again";
+
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
     UNFIT 2003, "the wish does not fit the cluster as it is", "it would leave too few voters, names a member that cannot, …; the message says so", "hsraft members shows how the cluster is";
@@ -103,6 +111,7 @@ table! {
     START_RELAY 3031, "the relay cannot start", "its port, certificate or key cannot be used", "the message says which; derp.server in the configuration";
     START_CERTIFICATE 3032, "the certificate for clients cannot be used", "a file is missing, damaged, or the key is another's", "the message names it; tls_cert_path and tls_key_path in the configuration";
     START_NO_NOISE_KEY 3033, "the cluster's Noise key has not come", "the state is not complete yet", "start again; hsraft status on another member";
+    START_PROVIDER 3034, "the login provider cannot be reached", "oidc.only_start_if_oidc_is_available asks for it before a member starts", "bring the provider back, or set oidc.only_start_if_oidc_is_available: false: nodes that are in do not need it";
     START_CATCHING_UP 3020, "admitted, but still catching up", "the state is large or the network slow", "start again; it goes on where it was";
     START_INTEGRITY 3040, "the data folder lost or changed what it had promised to keep", "disk damage, a deleted file, or a folder put back to an earlier day", "keep it (quarantine.txt tells what was found) and replace the member: hsraft join --replace";
     START_FATAL 3070, "the engine or the disk failed", "a write or sync failed; going on would risk what was promised", "check the disk; start again; report it when it comes back";

@@ -28,6 +28,9 @@ pub enum ApiKeys {
         /// May look but not change
         #[arg(long)]
         read_only: bool,
+        /// May see and change only what is this user's: nodes and pre-auth keys; a name or an id
+        #[arg(long, conflicts_with = "read_only")]
+        user: Option<String>,
     },
     /// Show keys
     #[command(aliases = ["ls", "show"], after_help = "Example:\n  hsraft apikeys list")]
@@ -54,9 +57,14 @@ pub struct Which {
 /// Does it.
 pub async fn run(word: ApiKeys, desk: &Desk) -> Result<(), Problem> {
     match word {
-        ApiKeys::Create { expiration, read_only } => {
-            let role = if read_only { "read_only" } else { "admin" };
-            let wish = json!({ "expiration": desk.after(expiration).to_string(), "role": role });
+        ApiKeys::Create { expiration, read_only, user } => {
+            let role = match (&user, read_only) {
+                (Some(_), _) => "user",
+                (None, true) => "read_only",
+                (None, false) => "admin",
+            };
+            let user = user.unwrap_or_default();
+            let wish = json!({ "expiration": desk.after(expiration).to_string(), "role": role, "user": user });
             let reply: OneApiKey = desk.client.post("/api/v1/apikey", wish).await?;
             desk.output.text(&reply.api_key)
         }

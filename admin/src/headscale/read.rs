@@ -140,7 +140,12 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
             rows(connection, "pre_auth_key_acl_tags", |row| (row.number("pre_auth_key_id"), row.text("tag")))?
         {
             let Some(key) = pre_auth_keys.iter_mut().find(|known| Some(known.id) == key) else { continue };
-            let mut tags: Vec<String> = serde_json::from_str(&key.tags).unwrap_or_default();
+            // What cannot be read stays as it is: the repair tells of it.
+            let Ok(tags) = serde_json::from_str::<Option<Vec<String>>>(if key.tags.is_empty() { "null" } else { &key.tags })
+            else {
+                continue;
+            };
+            let mut tags = tags.unwrap_or_default();
             tags.push(tag);
             key.tags = serde_json::Value::from(tags).to_string();
         }

@@ -82,6 +82,7 @@ fn users(made: &mut Repaired, users: Vec<read::User>) {
             provider_id: single_slashes(&user.provider_identifier),
             profile_pic_url: if is_url { plain(&user.profile_pic_url, 2_048) } else { String::new() },
             created_at: moment(&user.created_at).unwrap_or_default(),
+            ..User::default()
         });
     }
 }
@@ -92,7 +93,15 @@ fn pre_auth_keys(made: &mut Repaired, keys: Vec<read::PreAuthKey>, nodes: &[read
         let id = key.id;
         let Ok(number) = u64::try_from(id) else { continue };
         let user = key.user_id.and_then(|id| u64::try_from(id).ok()).map(UserId).filter(|id| made.has_user(*id));
-        let (tags, wrong) = tags(&key.tags);
+        let Some((tags, wrong)) = tags(&key.tags) else {
+            // Without its tags it would let nodes in as somebody's own.
+            made.say(format!("pre-auth key {id} has tags that cannot be read ({}) and is left behind", shown(&key.tags)));
+            continue;
+        };
+        if !wrong.is_empty() && tags.is_empty() {
+            made.say(format!("pre-auth key {id} has no good tag ({}) and is left behind", wrong.join(", ")));
+            continue;
+        }
         if !wrong.is_empty() {
             made.say(format!("pre-auth key {id} loses what is not a tag: {}", wrong.join(", ")));
         }
@@ -175,7 +184,16 @@ fn nodes(made: &mut Repaired, nodes: Vec<read::Node>, enabled: &BTreeMap<i64, BT
             made.say(format!("{label} has the key of another node and is left behind"));
             continue;
         }
-        let (tags, wrong) = tags(&node.tags);
+        let Some((tags, wrong)) = tags(&node.tags) else {
+            // Without its tags it would be its user's, with other rights.
+            let tags = shown(&node.tags);
+            made.say(format!("{label} has tags that cannot be read ({tags}) and is left behind; let it in anew"));
+            continue;
+        };
+        if !wrong.is_empty() && tags.is_empty() {
+            made.say(format!("{label} has no good tag ({}) and is left behind; let it in anew", wrong.join(", ")));
+            continue;
+        }
         if !wrong.is_empty() {
             made.say(format!("{label} loses what is not a tag: {}", wrong.join(", ")));
         }
@@ -217,7 +235,11 @@ fn nodes(made: &mut Repaired, nodes: Vec<read::Node>, enabled: &BTreeMap<i64, BT
             made.say(format!("{label}: what it said of itself cannot be read; it will say it again"));
         }
         let hostinfo = hostinfo.unwrap_or_default();
-        let mut routes = routes(&node.approved_routes);
+        let (mut routes, unread) = routes(&node.approved_routes);
+        if !unread.is_empty() {
+            let unread = unread.join(", ");
+            made.say(format!("{label} loses approved routes that cannot be read ({unread}); approve them again"));
+        }
         routes.extend(enabled.get(&node.id).into_iter().flatten().filter_map(|text| text.parse::<IpNet>().ok()));
         if let Some(seen) = moment(&node.last_seen) {
             made.rows.last_seen.insert(NodeId(number), seen);
@@ -319,9 +341,22 @@ fn single_slashes(identity: &str) -> String {
     if scheme.is_empty() { rest } else { format!("{}://{rest}", scheme.to_ascii_lowercase()) }
 }
 
-/// Tags, and what stood among them without being one. `null`, `[]` and nothing are none.
-fn tags(json: &str) -> (BTreeSet<String>, Vec<String>) {
-    let all: Option<Vec<String>> = serde_json::from_str(json).unwrap_or_default();
+/// A list in a column: `null`, `[]` and nothing are empty; `None`: it cannot be read.
+fn list(json: &str) -> Option<Vec<String>> {
+    match json.trim() {
+        "" => Some(Vec::new()),
+        json => serde_json::from_str::<Option<Vec<String>>>(json).ok().map(Option::unwrap_or_default),
+    }
+}
+
+/// The beginning of what cannot be read.
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(60).collect::<String>())
+}
+
+/// Tags, and what stood among them without being one; `None`: unreadable.
+fn tags(json: &str) -> Option<(BTreeSet<String>, Vec<String>)> {
+    let all = list(json)?;
     let is_tag = |text: &String| {
         text.strip_prefix("tag:").is_some_and(|name| {
             name.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -329,13 +364,21 @@ fn tags(json: &str) -> (BTreeSet<String>, Vec<String>) {
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         })
     };
-    let (tags, wrong): (Vec<_>, Vec<_>) = all.unwrap_or_default().into_iter().partition(is_tag);
-    (tags.into_iter().collect(), wrong)
+    let (tags, wrong): (Vec<_>, Vec<_>) = all.into_iter().partition(is_tag);
+    Some((tags.into_iter().collect(), wrong))
 }
 
-fn routes(json: &str) -> BTreeSet<IpNet> {
-    let all: Option<Vec<String>> = serde_json::from_str(json).unwrap_or_default();
-    all.unwrap_or_default().iter().filter_map(|text| text.parse::<IpNet>().ok()).map(|route| route.trunc()).collect()
+/// Routes, and what cannot be read.
+fn routes(json: &str) -> (BTreeSet<IpNet>, Vec<String>) {
+    let Some(all) = list(json) else { return (BTreeSet::new(), vec![shown(json)]) };
+    let (mut routes, mut unread) = (BTreeSet::new(), Vec::new());
+    for text in all {
+        match text.trim().parse::<IpNet>() {
+            Ok(route) => _ = routes.insert(route.trunc()),
+            Err(_) => unread.push(shown(&text)),
+        }
+    }
+    (routes, unread)
 }
 
 fn both_exits(mut routes: BTreeSet<IpNet>) -> BTreeSet<IpNet> {
@@ -372,4 +415,24 @@ fn free(wanted: &str, is_free: impl Fn(&str) -> bool) -> String {
         format!("{}{suffix}", kept.trim_end_matches('-'))
     };
     (1..).map(numbered).find(|name| is_free(name)).expect("numbers do not run out")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_told_and_never_taken_for_empty() {
+        for empty in ["", " ", "null", "[]"] {
+            assert_eq!(tags(empty), Some((BTreeSet::new(), vec![])), "{empty:?}");
+            assert_eq!(routes(empty), (BTreeSet::new(), vec![]), "{empty:?}");
+        }
+        for broken in ["[", "tag:web", "{}", "[1]", "[\"tag:web\""] {
+            assert_eq!(tags(broken), None, "{broken:?}");
+            assert_eq!(routes(broken), (BTreeSet::new(), vec![shown(broken)]), "{broken:?}");
+        }
+        assert_eq!(tags(r#"["tag:web","web"]"#), Some((["tag:web".into()].into(), vec!["web".into()])));
+        let (good, unread) = routes(r#"["10.0.0.1/8","x"]"#);
+        assert_eq!((good.len(), unread), (1, vec!["\"x\"".to_owned()]));
+    }
 }

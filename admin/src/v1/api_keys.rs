@@ -9,7 +9,10 @@ use axum::{
 use serde::Deserialize;
 use state_machine::{ApiKeyId, Command, Outcome, Role, State, Timestamp};
 
-use super::types::{self, ApiKey, ApiKeys, OneApiKey};
+use super::{
+    types::{self, ApiKey, ApiKeys, OneApiKey},
+    users,
+};
 use crate::{
     Api,
     auth::Caller,
@@ -31,6 +34,7 @@ fn view(key: &state_machine::ApiKey) -> ApiKey {
         role: match key.role {
             Role::Admin => "admin",
             Role::ReadOnly => "read_only",
+            Role::User => "user",
         }
         .into(),
     }
@@ -48,8 +52,11 @@ pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Reply
 pub(crate) struct Create {
     #[serde(deserialize_with = "types::moment::deserialize")]
     pub expiration: Option<Timestamp>,
-    /// Ours: `admin` (also when empty) or `read_only`.
+    /// Ours: `admin` (also when empty), `read_only` or `user`.
     pub role: String,
+    /// Whose things a key of role `user` may see and change: a name or an id.
+    #[serde(deserialize_with = "types::name::deserialize")]
+    pub user: String,
 }
 
 /// `POST /apikey`. The answer is the only place where the whole key appears.
@@ -61,7 +68,14 @@ pub(crate) async fn create(
     let role = match wish.role.as_str() {
         "" | "admin" => Role::Admin,
         "read_only" | "read-only" => Role::ReadOnly,
-        other => return Err(ApiError::invalid(format!("role is {other:?}; it can be admin or read_only"))),
+        "user" => Role::User,
+        other => return Err(ApiError::invalid(format!("role is {other:?}; it can be admin, read_only or user"))),
+    };
+    let user = match (role, wish.user.trim()) {
+        (Role::User, "") => return Err(ApiError::invalid("a key of role user needs a user: give a name or an id")),
+        (Role::User, text) => Some(users::find(&*api.current().await?, text)?.id),
+        (_, "") => None,
+        _ => return Err(ApiError::invalid("only a key of role user belongs to a user")),
     };
     let expiration = wish.expiration.unwrap_or_else(|| api.now().after(LIFE));
     if expiration <= api.now() {
@@ -72,6 +86,7 @@ pub(crate) async fn create(
         prefix: fresh.prefix,
         secret_sha256: fresh.secret_sha256,
         role,
+        user,
         expiration: Some(expiration),
         ..state_machine::ApiKey::default()
     };

@@ -65,6 +65,11 @@ pub(crate) async fn create(
         "" | "0" => None,
         text => Some(users::find(&state, text)?.id),
     };
+    if let Some(own) = caller.own
+        && (user != Some(own) || !wish.acl_tags.is_empty())
+    {
+        return Err(ApiError::forbidden("this API key makes pre-auth keys of its own user only, and none with tags"));
+    }
     if user.is_none() && wish.acl_tags.is_empty() {
         return Err(ApiError::invalid("a pre-auth key needs a user or at least one tag: --user ID or --tags tag:name"));
     }
@@ -108,7 +113,7 @@ pub(crate) async fn expire(
     query: Query,
     Json(which): Json<Which>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&*api.current().await?, &which, &query)?;
+    let id = find(&*api.current().await?, &caller, &which, &query)?;
     api.propose(&caller, Command::ExpirePreAuthKey { id }).await?;
     Ok(Reply(Empty {}))
 }
@@ -120,12 +125,22 @@ pub(crate) async fn delete(
     query: Query,
     Json(which): Json<Which>,
 ) -> Result<Reply<Empty>, ApiError> {
-    let id = find(&*api.current().await?, &which, &query)?;
+    let id = find(&*api.current().await?, &caller, &which, &query)?;
     api.propose(&caller, Command::DeletePreAuthKey { id }).await?;
     Ok(Reply(Empty {}))
 }
 
-fn find(state: &State, which: &Which, query: &Query) -> Result<PreAuthKeyId, ApiError> {
+/// The key that is meant. To a user's API key, keys of others do not exist.
+fn find(state: &State, caller: &Caller, which: &Which, query: &Query) -> Result<PreAuthKeyId, ApiError> {
+    let id = named(state, which, query)?;
+    let strange = |own| state.pre_auth_key(id).is_none_or(|key| key.user != Some(own) || !key.tags.is_empty());
+    match caller.own.is_some_and(strange) {
+        true => Err(ApiError::not_found(format!("pre-auth key {id} not found"))),
+        false => Ok(id),
+    }
+}
+
+fn named(state: &State, which: &Which, query: &Query) -> Result<PreAuthKeyId, ApiError> {
     let key = query.or("key", &which.key);
     if !key.is_empty() {
         let prefix = secret_text::public_prefix(AUTH, key);

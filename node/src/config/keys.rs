@@ -21,7 +21,6 @@ const DATABASE: &str = "state lives in the replicated log; import a Headscale da
 const NOISE_KEY: &str =
     "the cluster keeps one Noise key in its replicated state; the file is read once, when a cluster is founded";
 const ACME: &str = "certificates are not fetched by this version; give tls_cert_path and tls_key_path";
-const OIDC: &str = "login providers are not spoken to by this version; people are let in with `hsraft nodes register`";
 const TUNING: &str = "maps are batched by themselves";
 const AUTO_UPDATE: &str = "clients are not told to update themselves";
 
@@ -80,7 +79,20 @@ pub const KEYS: &[(&str, Use)] = &[
     ("unix_socket", Read),
     ("unix_socket_permission", Read),
     ("http.cors.allowed_origins", Read),
-    ("oidc", MootTree(OIDC)),
+    ("oidc.issuer", Read),
+    ("oidc.client_id", Read),
+    ("oidc.client_secret", Read),
+    ("oidc.client_secret_path", Read),
+    ("oidc.scope", Read),
+    ("oidc.email_verified_required", Read),
+    ("oidc.use_expiry_from_token", Read),
+    ("oidc.extra_params", ReadTree),
+    ("oidc.allowed_domains", Read),
+    ("oidc.allowed_groups", Read),
+    ("oidc.allowed_users", Read),
+    ("oidc.only_start_if_oidc_is_available", Read),
+    ("oidc.pkce.enabled", Read),
+    ("oidc.pkce.method", Read),
     ("logtail.enabled", Read),
     ("taildrop.enabled", Read),
     ("auto_update.enabled", Moot(AUTO_UPDATE)),
@@ -103,6 +115,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("cluster.disk_reserve_mib", Read),
     ("cluster.drills", Read),
     ("cluster.drills_freeze", Read),
+    ("cluster.audit_rows", Read),
     ("cluster.client_url", Read),
     ("cluster.client_addresses", Read),
     ("cluster.dial_plan", Read),
@@ -117,6 +130,9 @@ pub const KEYS: &[(&str, Use)] = &[
     // gone
     ("dns.use_username_in_magic_dns", Gone("remove it; names never contain the user")),
     ("dns_config.use_username_in_magic_dns", Gone("remove it; names never contain the user")),
+    ("oidc.expiry", Gone("write node.expiry")),
+    ("oidc.strip_email_domain", Gone("remove it; a user is named as the provider names them (preferred_username)")),
+    ("oidc.map_legacy_users", Gone("remove it; users are known by the provider's own id, never by name")),
     ("ephemeral_node_inactivity_timeout", Gone("write node.ephemeral.inactivity_timeout")),
     ("acl_policy_path", Gone("write policy.path")),
     ("dns_config.magic_dns", Gone("write dns.magic_dns")),

@@ -45,6 +45,7 @@ pub fn read(document: &mut Document, records_file: Option<&str>) -> Settings {
         logtail: document.flag("logtail.enabled").unwrap_or(false),
         taildrop: document.flag("taildrop.enabled").unwrap_or(true),
         dial_plan: document.flag("cluster.dial_plan").unwrap_or(false),
+        audit_rows: audit_rows(document),
     }
 }
 
@@ -219,6 +220,15 @@ fn ephemeral(document: &mut Document) -> Duration {
         document.wrong(KEY, "must be longer than 65s: clients need that long to notice a lost connection");
     }
     span
+}
+
+fn audit_rows(document: &mut Document) -> u64 {
+    const KEY: &str = "cluster.audit_rows";
+    let rows = document.parsed(KEY, "10000").unwrap_or(state_machine::AUDIT_ROWS);
+    if !(100..=1_000_000).contains(&rows) {
+        document.wrong(KEY, "must lie between 100 and 1000000; what is older is exported with hsraft audit export");
+    }
+    rows
 }
 
 fn undotted(name: &str) -> String {
