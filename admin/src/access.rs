@@ -94,7 +94,18 @@ const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/cluster/backup", Change),
     ("POST", "/cluster/recovery-key", Change),
     ("POST", "/cluster/recovery-key/confirm", Change),
+    ("GET", "/cluster/drill", Look),
+    ("POST", "/cluster/drill", Change),
+    ("DELETE", "/cluster/drill", Change),
+    ("DELETE", "/cluster/drill/{id}", Change),
+    ("POST", "/cluster/drill/{id}/faults", Change),
+    ("DELETE", "/cluster/drill/{id}/faults", Change),
+    ("GET", "/cluster/upgrade", Look),
+    ("POST", "/cluster/upgrade/finalize", Change),
     ("POST", "/cluster/transfer-leader", Change),
+    ("POST", "/cluster/verify", Change),
+    ("GET", "/cluster/scrub", Look),
+    ("POST", "/cluster/scrub", Change),
     ("GET", "/cluster/tokens", Look),
     ("POST", "/cluster/tokens", Change),
     ("DELETE", "/cluster/tokens/{id}", Change),
@@ -259,5 +270,148 @@ mod tests {
         }
         assert_eq!(of_route("POST", "/api/v1/not/known"), Change);
         assert_eq!(of_method("NotKnown"), Change);
+    }
+
+    use std::{net::SocketAddr, sync::Arc};
+
+    use axum::{
+        body::Body,
+        extract::ConnectInfo,
+        http::{Request as HttpRequest, StatusCode},
+    };
+    use http_body_util::BodyExt;
+    use serde_json::{Value, json};
+    use state_machine::{Command, PreAuthKey, Registration, UserId};
+    use tower::ServiceExt;
+
+    use crate::{cluster::Lines, lone::Lone};
+
+    /// A call from 192.0.2.7 with a key, or by the socket without one.
+    async fn call(lone: &Arc<Lone>, key: &str, method: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let mut request = HttpRequest::builder().method(method).uri(path);
+        if !key.is_empty() {
+            request = request.header("authorization", format!("Bearer {key}"));
+        }
+        let mut request = request.body(Body::from(body.to_string())).unwrap();
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([192, 0, 2, 7], 1))));
+        let answer = lone.router(key.is_empty()).oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    /// Users ann and bob with a node each, one of tags, and a key of ann's.
+    async fn tailnet() -> (Arc<Lone>, String) {
+        let lone = Lone::new();
+        for (number, name) in [(1u8, "ann"), (2, "bob"), (3, "web")] {
+            let user = Command::CreateUser {
+                name: name.into(),
+                display_name: String::new(),
+                email: String::new(),
+                profile_pic_url: String::new(),
+            };
+            lone.apply(user).unwrap();
+            let key = PreAuthKey {
+                prefix: format!("{number}").repeat(12),
+                secret_sha256: [number; 32],
+                user: Some(UserId(number.into())),
+                tags: if name == "web" { ["tag:web".to_owned()].into() } else { Default::default() },
+                ..PreAuthKey::default()
+            };
+            let prefix = key.prefix.clone();
+            lone.apply(Command::CreatePreAuthKey { key }).unwrap();
+            let client = Registration {
+                machine_key: tailcfg::MachineKey([number; 32]),
+                node_key: tailcfg::NodeKey([number; 32]),
+                hostname: format!("{name}s"),
+                ..Registration::default()
+            };
+            lone.apply(Command::RegisterWithKey { client, prefix, secret_sha256: [number; 32] }).unwrap();
+        }
+        let (status, made) = call(&lone, "", "POST", "/api/v1/apikey", json!({ "role": "user", "user": "ann" })).await;
+        assert_eq!(status, 200, "{made}");
+        (lone, made["apiKey"].as_str().unwrap().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_users_key_reaches_what_is_the_users() {
+        let (lone, key) = tailnet().await;
+        let names = |nodes: &Value| {
+            let nodes = nodes["nodes"].as_array().unwrap().iter();
+            nodes.map(|node| node["givenName"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for query in ["", "?user=bob", "?user=2&user=bob", "?consistency=local&user="] {
+            let (status, nodes) = call(&lone, &key, "GET", &format!("/api/v1/node{query}"), json!({})).await;
+            assert_eq!((status.as_u16(), names(&nodes)), (200, vec!["anns".to_owned()]), "{query}");
+        }
+        let (_, users) = call(&lone, &key, "GET", "/api/v1/user?name=bob", json!({})).await;
+        assert_eq!((users["users"].as_array().unwrap().len(), &users["users"][0]["name"]), (1, &json!("ann")));
+        let (_, keys) = call(&lone, &key, "GET", "/api/v1/preauthkey", json!({})).await;
+        assert_eq!(keys["preAuthKeys"].as_array().unwrap().len(), 1, "{keys}");
+
+        let table = [
+            ("GET", "/api/v1/node/1", json!({}), 200),
+            ("GET", "/api/v1/node/2", json!({}), 404),
+            ("GET", "/api/v1/node/bobs", json!({}), 404),
+            ("GET", "/api/v1/node/%62obs", json!({}), 404),
+            ("GET", "/api/v1/node/3", json!({}), 404),
+            ("POST", "/api/v1/node/2/expire", json!({}), 404),
+            ("DELETE", "/api/v1/node/3", json!({}), 404),
+            ("DELETE", "/api/v1/machine/2", json!({}), 404),
+            ("POST", "/api/v1/node/1/rename/desk", json!({}), 200),
+            ("POST", "/api/v1/node/1/tags", json!({ "tags": ["tag:x"] }), 403),
+            ("POST", "/api/v1/node/1/approve_routes", json!({ "routes": ["0.0.0.0/0"] }), 403),
+            ("POST", "/api/v1/node/1/user", json!({ "user": "bob" }), 403),
+            ("POST", "/api/v1/user", json!({ "name": "eve" }), 403),
+            ("POST", "/api/v1/preauthkey", json!({ "user": "2" }), 403),
+            ("POST", "/api/v1/preauthkey", json!({ "aclTags": ["tag:x"] }), 403),
+            ("POST", "/api/v1/preauthkey", json!({ "user": "1", "aclTags": ["tag:x"] }), 403),
+            ("POST", "/api/v1/preauthkey", json!({ "user": "ann" }), 200),
+            ("POST", "/api/v1/preauthkey/expire", json!({ "id": "2" }), 404),
+            ("DELETE", "/api/v1/preauthkey?id=3", json!({}), 404),
+            ("POST", "/api/v1/preauthkey/expire", json!({ "id": "1" }), 200),
+            ("GET", "/api/v1/apikey", json!({}), 403),
+            ("POST", "/api/v1/apikey", json!({}), 403),
+            ("GET", "/api/v1/policy", json!({}), 403),
+            ("GET", "/api/v1/cluster/audit", json!({}), 403),
+            ("GET", "/api/v1/health", json!({}), 200),
+            ("GET", "/api/v1/nothing", json!({}), 404),
+        ];
+        for (method, path, body, expected) in table {
+            let (status, said) = call(&lone, &key, method, path, body).await;
+            assert_eq!(status.as_u16(), expected, "{method} {path}: {said}");
+        }
+        assert_eq!(lone.apply(Command::DeleteNode { node: state_machine::NodeId(1) }).is_ok(), true);
+        lone.apply(Command::DeleteUser { user: UserId(1) }).unwrap();
+        assert_eq!(call(&lone, &key, "GET", "/api/v1/node", json!({})).await.0, 401, "the key goes with its user");
+    }
+
+    #[tokio::test]
+    async fn the_audit_log_says_who_and_holds_no_secret() {
+        let (lone, key) = tailnet().await;
+        call(&lone, &key, "POST", "/api/v1/node/1/rename/desk", json!({})).await;
+        let (_, made) = call(&lone, &key, "POST", "/api/v1/preauthkey", json!({ "user": "ann" })).await;
+        let secret = made["preAuthKey"]["key"].as_str().unwrap().rsplit('-').next().unwrap().to_owned();
+        let (status, log) = call(&lone, "", "GET", "/api/v1/cluster/audit", json!({})).await;
+        assert_eq!(status, 200);
+        let lines: Lines = serde_json::from_value(log.clone()).unwrap();
+        let own = &key["hskey-api-".len() + 13..];
+        for text in [secret.as_str(), own, "secret_sha256"] {
+            assert!(!log.to_string().contains(text), "{log}");
+        }
+        let renamed =
+            log["rows"].as_array().unwrap().iter().find(|row| row["record"]["what"] == "rename node").unwrap();
+        let by = renamed["record"]["by"].as_str().unwrap();
+        assert!(by.starts_with("api key ") && renamed["record"]["from"] == "192.0.2.7", "{renamed}");
+        assert_eq!(renamed["record"]["changes"][0]["before"]["name"], "anns");
+        assert_eq!((lines.first, lines.last), (1, lines.rows.len() as u64));
+        // Pages and filters.
+        let (_, page) = call(&lone, "", "GET", "/api/v1/cluster/audit?after=2&limit=2", json!({})).await;
+        assert_eq!(page["rows"].as_array().unwrap().len(), 2);
+        assert_eq!(page["rows"][0]["record"]["number"], 3);
+        let (_, found) = call(&lone, "", "GET", "/api/v1/cluster/audit?by=api%20key&object=node", json!({})).await;
+        assert_eq!(found["rows"].as_array().unwrap().len(), 1, "{found}");
+        let (status, _) = call(&lone, "", "GET", "/api/v1/cluster/audit?after=x", json!({})).await;
+        assert_eq!(status, 400);
     }
 }

@@ -104,6 +104,9 @@ pub enum Word {
     /// Measure disk, network and surroundings, and say whether a member can run here; exits 16 when not
     #[command(after_help = "Example:\n  hsraft check\n  hsraft check perf,net --members 10.0.0.1:7443 -o json")]
     Check(check::CheckArgs),
+    /// The configuration file itself
+    #[command(subcommand)]
+    Config(ConfigWord),
     /// A login provider for trying things out; it lets everybody in and asks nothing
     #[command(
         name = "mockoidc",
@@ -238,6 +241,14 @@ pub struct ExplainArgs {
     pub code: Option<String>,
 }
 
+/// What can be done with a configuration file.
+#[derive(Debug, Subcommand)]
+pub enum ConfigWord {
+    /// Write a file of Headscale 0.22 to 0.28 in today's keys; comments stay, what changed is listed
+    #[command(after_help = "Example:\n  hsraft config migrate /etc/headscale/config.yaml > /etc/hsraft/config.yaml")]
+    Migrate { file: PathBuf },
+}
+
 /// `configtest`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct ConfigtestArgs {}
@@ -340,7 +351,7 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         return Err(Problem::usage("md and html are for reports: hsraft drill report -o html"));
     }
     match cli.word {
-        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Check(_) | Word::MockOidc => {
+        Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Check(_) | Word::Config(_) | Word::MockOidc => {
             return Err(Problem::of(
                 &state_machine::codes::SERVER_WORD,
                 "this word belongs to the server program: run it as hsraft",
@@ -408,6 +419,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         | Word::Join(_)
         | Word::Configtest(_)
         | Word::Check(_)
+        | Word::Config(_)
         | Word::MockOidc
         | Word::Version
         | Word::Import(_)

@@ -64,11 +64,15 @@ impl Lone {
 
     /// One command, by the log.
     pub fn apply(&self, command: Command) -> Answer {
+        self.apply_by("test", command)
+    }
+
+    fn apply_by(&self, by: &str, command: Command) -> Answer {
         let mut shared = self.state.lock().unwrap();
         let mut state = (**shared).clone();
         let revision = Revision(state.revision().0 + 1);
         let at = Timestamp(self.now.load(Ordering::Relaxed));
-        let answer = state.apply_entry(revision, &Entry { request: None, at, by: "test".into(), command });
+        let answer = state.apply_entry(revision, &Entry { request: None, at, by: by.into(), command });
         state.check();
         *shared = Arc::new(state);
         answer
@@ -120,8 +124,8 @@ impl Backend for Lone {
         Box::pin(async { self.alive().map(|()| self.latest()) })
     }
 
-    fn propose<'a>(&'a self, _: &'a str, command: Command) -> BoxFuture<'a, Result<Answer, Failure>> {
-        Box::pin(async { self.alive().map(|()| self.apply(command)) })
+    fn propose<'a>(&'a self, by: &'a str, command: Command) -> BoxFuture<'a, Result<Answer, Failure>> {
+        Box::pin(async { self.alive().map(|()| self.apply_by(by, command)) })
     }
 
     fn standing(&self) -> Standing {

@@ -6,6 +6,7 @@
 
 pub mod document;
 pub mod keys;
+pub mod migrate;
 mod oidc;
 mod settings;
 mod values;
@@ -126,7 +127,7 @@ pub fn from_text(
     let grpc_insecure = d.flag("grpc_allow_insecure").unwrap_or(false);
     // Headscale's default; without TLS and without leave to do without, there is no such port.
     let grpc_listen = match client_tls.is_some() || grpc_insecure {
-        true => listen(d, "grpc_listen_addr", "0.0.0.0:50443"),
+        true => listen(d, "grpc_listen_addr", "[::]:50443"),
         false => listen_optional(d, "grpc_listen_addr").and(None),
     };
     let client_url = d.text("cluster.client_url").unwrap_or_default().trim_end_matches('/').to_owned();
@@ -217,11 +218,11 @@ fn listen(d: &mut Document, key: &str, default: &str) -> Option<SocketAddr> {
     listen_optional(d, key).or_else(|| default.parse().ok())
 }
 
-/// `host:port`, or Go's `:port` for every address.
+/// `host:port`, or Go's `:port` for every address of both families.
 fn listen_optional(d: &mut Document, key: &str) -> Option<SocketAddr> {
     let text = d.text(key)?;
     let full = match text.strip_prefix(':') {
-        Some(port) => format!("0.0.0.0:{port}"),
+        Some(port) => format!("[::]:{port}"),
         None => text.replace("localhost:", "127.0.0.1:"),
     };
     match full.parse() {
@@ -388,10 +389,14 @@ fn relay(
              (or tls_cert_path and tls_key_path), or in a laboratory cluster.derp_insecure_for_tests: true",
         );
     }
-    if listen.is_none() && !client_tls && face.is_some_and(|url| url.scheme() == "http") && !insecure_for_tests {
-        d.wrong(
+    // Headscale starts with this too, and hands out a relay nobody can reach.
+    let unreachable =
+        listen.is_none() && !client_tls && face.is_some_and(|url| url.scheme() == "http") && !insecure_for_tests;
+    if unreachable {
+        d.odd(
             "derp.server.enabled",
-            "clients reach relays over TLS only, and server_url is http; use https, or set cluster.derp_listen_addr",
+            "clients reach relays over TLS only, and server_url is http: this relay is left out of the DERP map; use \
+             https, or set cluster.derp_listen_addr",
         );
     }
     let bound = listen.unwrap_or(client_listen);
@@ -418,7 +423,7 @@ fn relay(
         tls,
         key_path: path(d, "derp.server.private_key_path", folder).unwrap_or_else(|| data_dir.join("derp.key")),
         verify_clients: d.flag("derp.server.verify_clients").unwrap_or(true),
-        advertise: d.flag("derp.server.automatically_add_embedded_derp_region").unwrap_or(true),
+        advertise: d.flag("derp.server.automatically_add_embedded_derp_region").unwrap_or(true) && !unreachable,
         region_code: d.text("derp.server.region_code").unwrap_or_default(),
         region_name: d.text("derp.server.region_name").unwrap_or_default(),
         host_name: host,
@@ -512,7 +517,7 @@ cluster:
         let options = config.options;
         assert_eq!(options.name, "hs2");
         assert_eq!(options.data_dir, Path::new("/etc/hsraft/data"));
-        assert_eq!(options.client_listen.to_string(), "0.0.0.0:8443");
+        assert_eq!(options.client_listen.to_string(), "[::]:8443");
         assert_eq!(options.peer_advertise, "10.0.0.2:50444");
         assert_eq!(options.client_tls.as_ref().unwrap().cert, Path::new("/etc/hsraft/cert.pem"));
         assert_eq!(options.unix_socket.as_deref(), Some(Path::new("/etc/hsraft/data/hsraft.sock")));
@@ -525,7 +530,7 @@ cluster:
         assert_eq!(settings.node_expiry_secs, 180 * 86_400);
         let relay = options.relay.unwrap();
         assert_eq!((relay.host_name.as_str(), relay.port), ("hs.example.com", Some(443)));
-        assert_eq!(options.grpc_listen.unwrap().to_string(), "0.0.0.0:50443");
+        assert_eq!(options.grpc_listen.unwrap().to_string(), "[::]:50443");
         assert!(!options.grpc_insecure);
         assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
         assert_eq!(config.warnings[0].line, Some(12));

@@ -141,7 +141,8 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
         {
             let Some(key) = pre_auth_keys.iter_mut().find(|known| Some(known.id) == key) else { continue };
             // What cannot be read stays as it is: the repair tells of it.
-            let Ok(tags) = serde_json::from_str::<Option<Vec<String>>>(if key.tags.is_empty() { "null" } else { &key.tags })
+            let Ok(tags) =
+                serde_json::from_str::<Option<Vec<String>>>(if key.tags.is_empty() { "null" } else { &key.tags })
             else {
                 continue;
             };

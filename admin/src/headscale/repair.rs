@@ -95,7 +95,10 @@ fn pre_auth_keys(made: &mut Repaired, keys: Vec<read::PreAuthKey>, nodes: &[read
         let user = key.user_id.and_then(|id| u64::try_from(id).ok()).map(UserId).filter(|id| made.has_user(*id));
         let Some((tags, wrong)) = tags(&key.tags) else {
             // Without its tags it would let nodes in as somebody's own.
-            made.say(format!("pre-auth key {id} has tags that cannot be read ({}) and is left behind", shown(&key.tags)));
+            made.say(format!(
+                "pre-auth key {id} has tags that cannot be read ({}) and is left behind",
+                shown(&key.tags)
+            ));
             continue;
         };
         if !wrong.is_empty() && tags.is_empty() {

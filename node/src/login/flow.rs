@@ -4,7 +4,11 @@
 //! random text (`state`); nonce, proof key and the browser's own cookie are derived from it with a key all members have,
 //! and the row is found by its hash. So the log alone is of no use to anybody, and a forged text finds nothing.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use admin::throttle::Throttle;
 use axum::{
@@ -133,7 +137,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
 }
 
 async fn register(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, request: Request) -> Response {
-    let language = Language::of(request.headers());
+    let (language, from) = (Language::of(request.headers()), address(&request));
     if !is_id(&id) {
         return plain(StatusCode::BAD_REQUEST, "not a login id");
     }
@@ -147,7 +151,7 @@ async fn register(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, reque
         }
         found => match sign_in_provider(&desk, &state) {
             Some(provider) if found.is_some() => {
-                begin(&desk, provider, SignInSubject::Login(login), &request, language).await
+                begin(&desk, provider, SignInSubject::Login(login), from, language).await
             }
             Some(_) => over(language),
             None => by_hand(language, &id),
@@ -156,7 +160,7 @@ async fn register(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, reque
 }
 
 async fn check(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, request: Request) -> Response {
-    let language = Language::of(request.headers());
+    let (language, from) = (Language::of(request.headers()), address(&request));
     if !is_id(&id) {
         return plain(StatusCode::BAD_REQUEST, "not the id of a connection");
     }
@@ -167,7 +171,7 @@ async fn check(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, request:
         Some(SshCheckResult::Rejected { .. }) => done(language.say("The connection was turned away", "连接已被拒绝")),
         found => match sign_in_provider(&desk, &state) {
             Some(provider) if found.is_some() => {
-                begin(&desk, provider, SignInSubject::SshCheck(id), &request, language).await
+                begin(&desk, provider, SignInSubject::SshCheck(id), from, language).await
             }
             Some(_) => over(language),
             None => {
@@ -193,10 +197,9 @@ async fn begin(
     desk: &Desk,
     provider: &Arc<Provider>,
     subject: SignInSubject,
-    request: &Request,
+    from: Option<IpAddr>,
     language: Language,
 ) -> Response {
-    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     // Anybody who has the link may begin, and each beginning is an entry of the log.
     if desk.throttle.wait(from, Instant::now()).is_some() {
         return pages::trouble(StatusCode::TOO_MANY_REQUESTS, language, &codes::SIGN_IN_TOO_MANY, "");
@@ -395,7 +398,7 @@ async fn confirm(Shared(desk): Shared<Arc<Desk>>, Path(subject): Path<String>, r
     if !is_id(&subject) {
         return plain(StatusCode::BAD_REQUEST, "not a login id");
     }
-    let from = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let from = address(&request);
     let Some(word) = cookie(request.headers(), CONFIRM_COOKIE).filter(|word| is_text(word)) else {
         return said(&codes::SIGN_IN_BROWSER, StatusCode::FORBIDDEN, "the cookie of the confirmation page is missing");
     };
@@ -497,6 +500,11 @@ fn unreachable(trouble: &Trouble, subject: &SignInSubject, language: Language) -
     let mut answer = pages::trouble(status, language, code, detail);
     answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
     answer
+}
+
+/// Where a request came from.
+fn address(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response {

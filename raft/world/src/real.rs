@@ -55,11 +55,7 @@ fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
 impl Net for RealNet {
     fn listen<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Listener>>> {
         Box::pin(async move {
-            let socket = socket2::Socket::new(
-                socket2::Domain::for_address(addr),
-                socket2::Type::STREAM,
-                Some(socket2::Protocol::TCP),
-            )?;
+            let (socket, addr) = open(addr, socket2::Type::STREAM, socket2::Protocol::TCP)?;
             // A restarted member must get its port back while old connections linger in TIME_WAIT.
             socket.set_reuse_address(true)?;
             socket.set_nonblocking(true)?;
@@ -108,10 +104,37 @@ impl Net for RealNet {
 
     fn udp<'a>(&'a self, addr: SocketAddr) -> BoxFuture<'a, io::Result<Box<dyn Datagrams>>> {
         Box::pin(async move {
-            let socket = tokio::net::UdpSocket::bind(addr).await?;
-            Ok(Box::new(RealDatagrams(socket)) as Box<dyn Datagrams>)
+            let (socket, addr) = open(addr, socket2::Type::DGRAM, socket2::Protocol::UDP)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&addr.into())?;
+            let socket = tokio::net::UdpSocket::from_std(socket.into())?;
+            Ok(Box::new(RealDatagrams { socket, both: addr.is_ipv6() }) as Box<dyn Datagrams>)
         })
     }
+}
+
+/// A socket for an address. `[::]` takes callers of both families, and means `0.0.0.0` on a machine without IPv6.
+fn open(
+    addr: SocketAddr,
+    kind: socket2::Type,
+    protocol: socket2::Protocol,
+) -> io::Result<(socket2::Socket, SocketAddr)> {
+    let everywhere = addr.is_ipv6() && addr.ip().is_unspecified();
+    let socket = socket2::Socket::new(socket2::Domain::for_address(addr), kind, Some(protocol));
+    if everywhere {
+        let both = socket.and_then(|socket| socket.set_only_v6(false).map(|()| socket));
+        if let Ok(socket) = both {
+            return Ok((socket, addr));
+        }
+        let addr = SocketAddr::from((std::net::Ipv4Addr::UNSPECIFIED, addr.port()));
+        return Ok((socket2::Socket::new(socket2::Domain::IPV4, kind, Some(protocol))?, addr));
+    }
+    Ok((socket?, addr))
+}
+
+/// A caller by IPv4 at a socket for both families is a caller by IPv4.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 struct RealListener(tokio::net::TcpListener);
@@ -124,7 +147,7 @@ impl Listener for RealListener {
             if let Err(error) = tune(&stream) {
                 tracing::debug!(%from, %error, "could not tune an accepted socket");
             }
-            Ok((Box::new(stream) as BoxStream, from))
+            Ok((Box::new(stream) as BoxStream, canonical(from)))
         })
     }
 
@@ -151,19 +174,30 @@ impl Listener for RealUnixListener {
 /// What stands for an address where there is none.
 const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
 
-struct RealDatagrams(tokio::net::UdpSocket);
+struct RealDatagrams {
+    socket: tokio::net::UdpSocket,
+    /// Whether the socket takes both families; then IPv4 is spoken of in IPv6.
+    both: bool,
+}
 
 impl Datagrams for RealDatagrams {
     fn recv_from<'a>(&'a self, buffer: &'a mut [u8]) -> BoxFuture<'a, io::Result<(usize, SocketAddr)>> {
-        Box::pin(self.0.recv_from(buffer))
+        Box::pin(async move {
+            let (length, from) = self.socket.recv_from(buffer).await?;
+            Ok((length, canonical(from)))
+        })
     }
 
     fn send_to<'a>(&'a self, bytes: &'a [u8], to: SocketAddr) -> BoxFuture<'a, io::Result<usize>> {
-        Box::pin(self.0.send_to(bytes, to))
+        let to = match to.ip() {
+            std::net::IpAddr::V4(v4) if self.both => SocketAddr::from((v4.to_ipv6_mapped(), to.port())),
+            _ => to,
+        };
+        Box::pin(self.socket.send_to(bytes, to))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 }
 
