@@ -84,6 +84,7 @@ table! {
     STOPPED 2004, "this member is stopping or broken", "it drains, or its engine has ended", "ask another member; look at this one's log";
     NO_SPACE 2020, "the disk of the leading member is full", "its free space fell below the limit (cluster.disk_low_mib); its reserve was freed, reads go on, and no other voter with room could take the lead", "free or add the space that the message names below cluster.data_dir; changes are taken again by themselves within seconds";
     STATES_DIFFER 2021, "members came to different states", "a memory, a disk or a program is wrong, and no majority of the voters agrees on one state, so nobody can say whose", "hsraft verify --cluster shows who holds which; start the missing voters, or stop the one with a history of faults: runbook backup-and-disaster, section 'States differ'";
+    AUDIT_BROKEN 2022, "the audit log does not hold together", "a row was changed, taken out or put in by somebody who can write to disks or to the exported file", "compare with the last hash you kept elsewhere; look at who had access; keep the exported file";
     FORBIDDEN 2101, "the caller may not do that", "the API key's role allows reading only, or other things", "use a key of another role: hsraft apikeys create";
     UNAUTHORIZED 2102, "the API key is not accepted", "it is mistyped, has expired, or was deleted", "make a new one on a member: hsraft apikeys create";
     TOO_OFTEN 2105, "too many failed attempts from one address", "guessing keys is made slow", "wait as long as the answer says";

@@ -7,6 +7,7 @@ use std::{
 
 use clap::Subcommand;
 use serde_json::Value;
+use state_machine::codes;
 
 use super::{Output, desk::Desk, problem::Problem, table::Table};
 use crate::{
@@ -82,9 +83,10 @@ pub async fn run(word: Audit, desk: &Desk) -> Result<(), Problem> {
 
 /// An exported file, without a member.
 pub fn verify_file(file: &Path, output: &Output) -> Result<(), Problem> {
-    let cannot = |why: String| Problem::new(format!("cannot read {}: {why}", file.display()));
+    let cannot = |why: String| Problem::of(&codes::FILE_UNREADABLE, format!("cannot read {}: {why}", file.display()));
     let all = files::read(file).map_err(|error| cannot(error.to_string()))?;
-    let all = all.ok_or_else(|| cannot("there is no such file".into()))?;
+    let missing = || Problem::of(&codes::FILE_MISSING, format!("there is no file {}", file.display()));
+    let all = all.ok_or_else(missing)?;
     let mut chain = Chain::default();
     for (nth, text) in all.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
         let line: Line = serde_json::from_str(text)
@@ -105,7 +107,9 @@ struct Chain {
 impl Chain {
     fn add(&mut self, line: &Line) -> Result<(), Problem> {
         let number = number(line);
-        let broken = |why: &str| Problem::new(format!("row {number} of the audit log {why}: somebody changed the log"));
+        let broken = |why: &str| {
+            Problem::of(&codes::AUDIT_BROKEN, format!("row {number} of the audit log {why}: somebody changed the log"))
+        };
         if self.last == 0 {
             self.first = number;
             if number == 1 && line.before != START {
@@ -179,7 +183,7 @@ fn number(line: &Line) -> u64 {
 }
 
 fn text(line: &Line) -> Result<String, Problem> {
-    serde_json::to_string(line).map_err(|error| Problem::new(error.to_string()))
+    serde_json::to_string(line).map_err(|error| Problem::of(&codes::ANSWER_UNREADABLE, error.to_string()))
 }
 
 /// One row for people: what changed, as `node 7 name laptop→desk`.
