@@ -10,6 +10,7 @@
 mod api_keys;
 mod audit;
 pub mod backup;
+mod bundle;
 pub mod check;
 mod cluster;
 mod debug;

@@ -1,9 +1,11 @@
 //! `debug`: for trying things out without a client.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{desk::Desk, problem::Problem};
+use super::{bundle, desk::Desk, problem::Problem};
 use crate::v1::types::OneNode;
 
 /// What can be tried.
@@ -27,11 +29,22 @@ pub enum Debug {
         #[arg(short, long, value_delimiter = ',')]
         route: Vec<String>,
     },
+    /// Collect what somebody who helps wants to see into one file, without secrets
+    #[command(after_help = "Example:\n  hsraft debug bundle bundle.txt --with /etc/hsraft/config.yaml")]
+    Bundle {
+        file: PathBuf,
+        /// Files to add, such as the configuration or a log; their secrets are taken out too
+        #[arg(long)]
+        with: Vec<PathBuf>,
+    },
 }
 
 /// Does it.
 pub async fn run(word: Debug, desk: &Desk) -> Result<(), Problem> {
-    let Debug::CreateNode { name, user, key, route } = word;
+    let (name, user, key, route) = match word {
+        Debug::CreateNode { name, user, key, route } => (name, user, key, route),
+        Debug::Bundle { file, with } => return bundle::write(&file, &with, desk).await,
+    };
     let wish = json!({ "name": name, "user": user, "key": key, "routes": route });
     let reply: OneNode = desk.client.post("/api/v1/debug/node", wish).await?;
     desk.output.show(&reply.node, || "Node created\n".into())

@@ -197,7 +197,7 @@ impl Provider {
                 if self.known.borrow().is_err() {
                     tracing::info!(issuer = self.options.issuer, "the login provider is known");
                 }
-                self.known.send_replace(Ok(Arc::new(metadata)));
+                drop(self.known.send_replace(Ok(Arc::new(metadata))));
                 Ok(())
             }
             Err(why) => {
