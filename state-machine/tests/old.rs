@@ -148,6 +148,9 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("entry.raise_level", entry(Command::RaiseFeatureLevel { level: 3, at_once: true })),
         ("answer.level_too_low", codec::encode_answer(&Err(Refusal::LevelTooLow { needs: 3, at: 2 }))),
         ("answer.program_too_old", codec::encode_answer(&Err(Refusal::ProgramTooOld { has: 2, needs: 3 }))),
+        ("entry.insist", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Voter, insist: true })),
+        ("entry.token_conditions", entry(Command::CreateJoinToken { token: token_with_conditions() })),
+        ("answer.upgrade_not_yet", codec::encode_answer(&Err(Refusal::UpgradeNotYet { why: "x".into() }))),
         ("entry.member_addresses", {
             let addresses = vec!["192.0.2.7".parse().unwrap(), "2001:db8::7".parse().unwrap()];
             entry(Command::SetMemberAddresses { id: MemberId(3), addresses })
@@ -156,9 +159,6 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("entry.prove_sign_in", entry(signed_in::prove())),
         ("entry.finish_sign_in", entry(signed_in::finish())),
         ("state.signed_in", signed_in::state().to_snapshot()),
-        ("entry.insist", entry(Command::SetMemberRole { id: MemberId(3), role: JoinRole::Voter, insist: true })),
-        ("entry.token_conditions", entry(Command::CreateJoinToken { token: token_with_conditions() })),
-        ("answer.upgrade_not_yet", codec::encode_answer(&Err(Refusal::UpgradeNotYet { why: "x".into() }))),
     ]
 }
 
