@@ -20,11 +20,10 @@ async fn provider() -> (Arc<Mock>, CancellationToken) {
     let options = mockoidc::Options {
         address: ([127, 0, 0, 1], 0).into(),
         client_id: "hsraft".into(),
-        client_secret: "se cret&".into(),
+        client_secret: "secret".into(),
         access_ttl: Duration::from_secs(600),
         users: vec![ann()],
     };
-    let options = mockoidc::Options { client_secret: "secret".into(), ..options };
     (mockoidc::start(options, world::real::world(), stop.clone()).await.unwrap(), stop)
 }
 

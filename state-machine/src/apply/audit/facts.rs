@@ -232,6 +232,7 @@ impl Facts for Settings {
             ("randomize_client_port", flag(self.randomize_client_port)),
             ("logtail", flag(self.logtail)),
             ("taildrop", flag(self.taildrop)),
+            ("dial_plan", flag(self.dial_plan)),
             ("audit_rows", number(self.audit_rows)),
         ]
     }
