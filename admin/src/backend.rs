@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{DrillRefused, Drills, Fault, TokenWish};
-use state_machine::{Answer, Command, MemberId, Refusal, State};
+use state_machine::{Answer, Command, MemberId, Refusal, State, Timestamp};
 
 use crate::cluster::view::Standing;
 
@@ -61,6 +61,20 @@ pub trait Backend: Send + Sync + 'static {
     fn drills(&self) -> Drills;
     /// Breaks something here on purpose for a while, within the session of a drill.
     fn inject(&self, drill: &str, fault: Fault, within: Duration) -> Result<(), DrillRefused>;
+    /// Remembers that somebody has that key; false: the text is not the one of now.
+    fn confirm_recovery_key<'a>(
+        &'a self,
+        text: &'a str,
+        by: &'a str,
+    ) -> BoxFuture<'a, Result<Result<bool, Refusal>, Failure>>;
+    /// Authorities whose certificates members take.
+    fn authorities(&self) -> Vec<raft::AuthorityFacts>;
+    /// A new certificate for a member: serial and end.
+    fn renew_certificate(&self, member: MemberId) -> BoxFuture<'_, Result<(String, Timestamp), Failure>>;
+    /// Another authority; its generation.
+    fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<u64, Refusal>, Failure>>;
+    /// All secrets under a new data key; its id, and how many.
+    fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<(u32, usize), Refusal>, Failure>>;
     /// Takes a member out of the cluster, for ever. Refused when the rest could not go on, unless `force`.
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

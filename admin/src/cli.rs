@@ -11,6 +11,7 @@ mod api_keys;
 mod audit;
 pub mod backup;
 mod bundle;
+mod certificates;
 pub mod check;
 mod cluster;
 mod debug;
@@ -191,6 +192,12 @@ pub enum Word {
     /// Backups: save, look, verify, restore
     #[command(subcommand, alias = "snapshots")]
     Snapshot(backup::SnapshotWord),
+    /// Certificates: between members and for clients
+    #[command(subcommand, alias = "certs")]
+    Cert(certificates::CertWord),
+    /// The data key that seals the cluster's secrets
+    #[command(subcommand)]
+    Key(certificates::KeyWord),
     /// The key that opens backups
     #[command(subcommand)]
     RecoveryKey(backup::RecoveryKeyWord),
@@ -413,6 +420,8 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Health => return server::health(desk).await,
         Word::Verify(args) => return verify::run(args, desk).await,
         Word::RecoveryKey(word) => backup::recovery_key(word, desk).await,
+        Word::Cert(word) => certificates::cert(word, desk).await,
+        Word::Key(word) => certificates::key(word, desk).await,
         Word::Snapshot(_)
         | Word::Recover(_)
         | Word::Explain(_)

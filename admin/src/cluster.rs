@@ -3,6 +3,7 @@
 
 mod audit;
 mod backup;
+pub mod certificates;
 pub mod drills;
 mod members;
 mod real;
@@ -33,6 +34,10 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/status", get(members::status))
         .route("/audit", get(audit::list))
         .route("/backup", get(backup::save))
+        .route("/certificates", get(certificates::status))
+        .route("/certificates/renew", post(certificates::renew))
+        .route("/certificates/rotate", post(certificates::rotate))
+        .route("/secrets/reseal", post(certificates::reseal))
         .route("/recovery-key", post(backup::create_key))
         .route("/recovery-key/confirm", post(backup::confirm_key))
         .route("/drill", get(drills::look).post(drills::begin).delete(drills::stop))

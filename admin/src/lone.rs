@@ -11,7 +11,9 @@ use std::{
 
 use futures::future::BoxFuture;
 use raft::{DrillRefused, Drills, Fault, TokenWish};
-use state_machine::{Answer, Command, Entry, JoinToken, Member, MemberId, Revision, Settings, State, Timestamp};
+use state_machine::{
+    Answer, Command, Entry, JoinToken, Member, MemberId, Refusal, Revision, Settings, State, Timestamp,
+};
 
 use crate::{
     RouterOptions,
@@ -150,6 +152,7 @@ impl Backend for Lone {
             seen_ago: if leader.is_some() { Duration::ZERO } else { Duration::from_secs(37) },
             leading_for: Duration::from_secs(7),
             able: None,
+            now: Timestamp(self.now.load(Ordering::Relaxed)),
         }
     }
 
@@ -191,8 +194,28 @@ impl Backend for Lone {
         Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
     }
 
-    fn is_recovery_key(&self, _: &str) -> bool {
-        false
+    fn confirm_recovery_key<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<Result<bool, Refusal>, Failure>> {
+        Box::pin(async { Ok(Ok(false)) })
+    }
+
+    fn authorities(&self) -> Vec<raft::AuthorityFacts> {
+        Vec::new()
+    }
+
+    fn renew_certificate(&self, _: MemberId) -> BoxFuture<'_, Result<(String, Timestamp), Failure>> {
+        Box::pin(async { Err(Failure::Unfit("a plain State has no certificate".into())) })
+    }
+
+    fn rotate_authority<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Result<u64, Refusal>, Failure>> {
+        Box::pin(async { Err(Failure::Unfit("a plain State has no authority".into())) })
+    }
+
+    fn rotate_data_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Result<(u32, usize), Refusal>, Failure>> {
+        Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
     }
 
     fn drills(&self) -> Drills {

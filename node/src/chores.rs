@@ -5,10 +5,12 @@
 //! own business.)
 
 mod addresses;
+pub mod client_certificate;
 mod derp_map;
 pub mod draining;
 mod elapse;
 mod member_loss;
+mod orders;
 mod policy_drift;
 mod settings_drift;
 
@@ -53,6 +55,13 @@ pub fn start(
     if options.policy.is_some() {
         until_stop(Box::pin(policy_drift::run(cluster.clone(), policy_file, metrics.clone())));
     }
+    // Whoever leads orders for all, also for members whose files differ from its own.
+    let authorities = options.client_acme.as_ref().and_then(|acme| acme.authorities.clone());
+    let outside = crate::acme::Outside {
+        world: world.clone(),
+        authorities: authorities.or_else(|| options.derp.authorities.clone()),
+    };
+    until_stop(Box::pin(orders::run(cluster.clone(), outside, name.to_owned())));
     if !options.derp.urls.is_empty() {
         until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));
     }

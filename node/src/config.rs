@@ -27,7 +27,9 @@ use thiserror::Error;
 use url::Url;
 use world::Disk;
 
-use crate::options::{DerpMaps, Limits, NoisePrivate, Options, Regions, Relay, Start, TlsFiles};
+use state_machine::{CertificateWish, ChallengeKind};
+
+use crate::options::{Acme, DerpMaps, Limits, NoisePrivate, Options, Regions, Relay, Start, TlsFiles};
 use document::Document;
 pub use document::Problem;
 pub use values::{derp_map, span};
@@ -115,18 +117,14 @@ pub fn from_text(
     let client_listen = listen(d, "listen_addr", "127.0.0.1:8080").expect("has a default");
     let peer_listen = listen(d, "cluster.peer_listen_addr", "127.0.0.1:50444").expect("has a default");
     let client_tls = tls(d, "tls_cert_path", "tls_key_path", folder);
-    if d.has("tls_letsencrypt_hostname") && client_tls.is_none() {
-        d.wrong(
-            "tls_letsencrypt_hostname",
-            "this version does not fetch certificates; give tls_cert_path and tls_key_path",
-        );
-    }
-    if client_tls.is_none() && server.as_ref().is_some_and(|url| url.scheme() == "https") {
+    let client_acme = acme(d, env, client_listen, client_tls.is_some());
+    let speaks_tls = client_tls.is_some() || client_acme.is_some();
+    if !speaks_tls && server.as_ref().is_some_and(|url| url.scheme() == "https") {
         d.odd("server_url", "is https, but this member speaks plain HTTP; something in front of it must terminate TLS");
     }
     let grpc_insecure = d.flag("grpc_allow_insecure").unwrap_or(false);
     // Headscale's default; without TLS and without leave to do without, there is no such port.
-    let grpc_listen = match client_tls.is_some() || grpc_insecure {
+    let grpc_listen = match speaks_tls || grpc_insecure {
         true => listen(d, "grpc_listen_addr", "[::]:50443"),
         false => listen_optional(d, "grpc_listen_addr").and(None),
     };
@@ -136,7 +134,7 @@ pub fn from_text(
     let oidc = oidc::read(d, env, read);
     let options = Options {
         peer_advertise: peer_advertise(d, peer_listen),
-        relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, client_tls.is_some()),
+        relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, speaks_tls),
         start: Start::Found,
         noise_private: noise_private(text, read),
         policy: policy(d, read),
@@ -144,6 +142,7 @@ pub fn from_text(
         oidc,
         client_listen,
         client_tls,
+        client_acme,
         grpc_listen,
         grpc_insecure,
         client_url,
@@ -247,6 +246,69 @@ fn tls(d: &mut Document, cert: &str, key: &str, folder: &Path) -> Option<TlsFile
             None
         }
     }
+}
+
+/// Let's Encrypt (`headscale`, types/config.go: the default of acme_url).
+const ACME_URL: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// `tls_letsencrypt_…` and `acme_…`, with Headscale's defaults.
+fn acme(d: &mut Document, env: &BTreeMap<String, String>, client_listen: SocketAddr, has_files: bool) -> Option<Acme> {
+    let host = "tls_letsencrypt_hostname";
+    let kind = "tls_letsencrypt_challenge_type";
+    let challenge = match d.text(kind).as_deref() {
+        None | Some("HTTP-01") => ChallengeKind::Http01,
+        Some("TLS-ALPN-01") => ChallengeKind::TlsAlpn01,
+        Some(other) => {
+            let text = format!("{other:?} is neither HTTP-01 nor TLS-ALPN-01");
+            d.wrong(kind, &text);
+            ChallengeKind::Http01
+        }
+    };
+    let directory = d.text("acme_url").unwrap_or_else(|| ACME_URL.to_owned());
+    if !Url::parse(&directory).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some()) {
+        d.wrong(
+            "acme_url",
+            &format!("{directory:?} is not the URL of an authority's directory; leave it out for {ACME_URL}"),
+        );
+    }
+    let email = d.text("acme_email").unwrap_or_default();
+    let plain = d.text("tls_letsencrypt_listen").map_or(Some(":80".to_owned()), Some).filter(|text| text != "none");
+    let name = d.text(host)?.to_lowercase();
+    if has_files {
+        d.wrong(host, "stands beside tls_cert_path and tls_key_path; give either of them");
+    }
+    let is_name =
+        name.contains('.') && name.split('.').all(|label| !label.is_empty()) && name.parse::<IpAddr>().is_err();
+    if !is_name || name.contains(['*', ':', '/', ' ']) {
+        d.wrong(host, &format!("{name:?} is not a name in DNS, such as hs.example.com"));
+    }
+    let plain_listen = match challenge {
+        ChallengeKind::Http01 => plain.and_then(|text| {
+            // Headscale's spelling of port 80.
+            let text = text.replace(":http", ":80");
+            let full = if text.starts_with(':') { format!("0.0.0.0{text}") } else { text.clone() };
+            let parsed: Option<SocketAddr> = full.parse().ok();
+            if parsed.is_none() {
+                d.wrong(
+                    "tls_letsencrypt_listen",
+                    &format!("{text:?} is not an address with a port; write for example :80"),
+                );
+            }
+            parsed
+        }),
+        ChallengeKind::TlsAlpn01 => None,
+    };
+    if challenge == ChallengeKind::TlsAlpn01 && client_listen.port() != 443 {
+        d.odd(
+            kind,
+            "the authority asks at port 443, and listen_addr is another; something in front of it must pass TLS on",
+        );
+    }
+    if challenge == ChallengeKind::Http01 && plain_listen.is_none_or(|addr| addr.port() != 80) {
+        d.odd(kind, "the authority asks at port 80, and tls_letsencrypt_listen is another; something in front of it must pass it on");
+    }
+    let wish = CertificateWish { name, directory, email, challenge };
+    Some(Acme { wish, plain_listen, authorities: env.get("SSL_CERT_FILE").map(PathBuf::from) })
 }
 
 fn peer_advertise(d: &mut Document, peer_listen: SocketAddr) -> String {
@@ -382,7 +444,9 @@ fn relay(
     let insecure_for_tests = d.flag("cluster.derp_insecure_for_tests").unwrap_or(false);
     let tls = tls(d, "cluster.derp_tls_cert_path", "cluster.derp_tls_key_path", folder)
         .or_else(|| tls(d, "tls_cert_path", "tls_key_path", folder));
-    if listen.is_some() && tls.is_none() && !insecure_for_tests {
+    // What the cluster fetches for clients is shown by the relay as well.
+    let fetched = client_tls && tls.is_none();
+    if listen.is_some() && tls.is_none() && !fetched && !insecure_for_tests {
         d.wrong(
             "cluster.derp_listen_addr",
             "clients verify the relay's certificate: give cluster.derp_tls_cert_path and cluster.derp_tls_key_path \
@@ -481,6 +545,49 @@ mod tests {
 
     fn problems(text: &str) -> String {
         read(text).expect_err("refused").to_string()
+    }
+
+    const ACME: &str =
+        "server_url: https://hs.example.com\nlisten_addr: :443\ntls_letsencrypt_hostname: HS.example.com\n";
+
+    #[test]
+    fn a_certificate_is_fetched_as_headscale_would() {
+        let config = read(ACME).unwrap();
+        let acme = config.options.client_acme.unwrap();
+        assert_eq!(acme.plain_listen, Some("0.0.0.0:80".parse().unwrap()));
+        let (directory, email) = (ACME_URL.to_owned(), String::new());
+        let wish =
+            CertificateWish { name: "hs.example.com".into(), directory, email, challenge: ChallengeKind::Http01 };
+        assert_eq!(acme.wish, wish);
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        assert!(config.options.grpc_listen.is_some(), "with TLS gRPC has its port");
+
+        let all = "tls_letsencrypt_challenge_type: TLS-ALPN-01\nacme_url: https://ca.example/dir\nacme_email: a@example.com\n";
+        let acme = read(&format!("{ACME}{all}")).unwrap().options.client_acme.unwrap();
+        assert_eq!((acme.wish.challenge, acme.plain_listen), (ChallengeKind::TlsAlpn01, None));
+        assert_eq!(
+            (acme.wish.directory.as_str(), acme.wish.email.as_str()),
+            ("https://ca.example/dir", "a@example.com")
+        );
+        let other = read(&format!("{ACME}tls_letsencrypt_listen: 127.0.0.1:8085\n")).unwrap();
+        assert!(other.warnings.iter().any(|warning| warning.to_string().contains("port 80")), "{:?}", other.warnings);
+
+        // Headscale's sample file has the key with nothing in it.
+        let empty =
+            read("server_url: http://hs.example.com\ntls_letsencrypt_hostname: \"\"\nacme_email: \"\"\n").unwrap();
+        assert!(empty.options.client_acme.is_none());
+        for (line, why) in [
+            ("tls_letsencrypt_challenge_type: DNS-01", "neither HTTP-01 nor TLS-ALPN-01"),
+            ("tls_cert_path: a\ntls_key_path: b", "stands beside tls_cert_path"),
+            ("acme_url: nonsense", "not the URL of an authority's directory"),
+            ("tls_letsencrypt_listen: nonsense", "write for example :80"),
+        ] {
+            assert!(problems(&format!("{ACME}{line}\n")).contains(why), "{line}");
+        }
+        for name in ["hs", "10.0.0.1", "*.example.com", "https://hs.example.com"] {
+            let text = ACME.replace("HS.example.com", &format!("{name:?}"));
+            assert!(problems(&text).contains("is not a name in DNS"), "{name}");
+        }
     }
 
     const GOOD: &str = "\

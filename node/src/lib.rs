@@ -11,7 +11,8 @@
 //! | `preflight.rs` | can this machine hold its timing profile? asked before a member is made |
 //! | `wellness.rs` | is this member well? the checks behind `/readyz` |
 //! | `reload.rs` | what SIGHUP takes over |
-//! | `fetch.rs` | one small file over HTTP |
+//! | `fetch.rs` | small files and short talks over HTTP |
+//! | `acme.rs` | certificates from an authority of the public |
 //! | `control.rs`, `control/` | the paths a Tailscale client knows |
 //! | `login.rs`, `login/` | people signing in: the pages a client sends them to |
 //! | `mockoidc.rs` | a login provider for trying things out |
@@ -21,6 +22,10 @@
 //! | `relay.rs` | the embedded DERP's doorman |
 //! | `keys.rs`, `observe.rs` | long-lived keys; logs and metrics |
 
+// Futures of ACME orders are deep: an order is a talk of a dozen steps over HTTP, each inside the other.
+#![recursion_limit = "256"]
+
+mod acme;
 pub mod atlas;
 mod chores;
 pub mod config;

@@ -1,6 +1,7 @@
 //! Ports, TLS, and who gets which path.
 
 mod authority;
+pub mod challenge;
 mod client;
 mod dialect;
 pub mod door;

@@ -85,6 +85,8 @@ pub struct Metrics {
     pub presence_batch: Histogram,
     /// 1 while this member's policy file says something else than what is in force.
     pub policy_file_differs: IntGauge,
+    /// Until the certificate shown to clients ends.
+    pub client_certificate_left: IntGauge,
     tailnet: Tailnet,
 }
 
@@ -155,6 +157,10 @@ impl Metrics {
             policy_file_differs: gauge(
                 "hsraft_policy_file_differs",
                 "1 while this member's policy file differs from the policy in force.",
+            )?,
+            client_certificate_left: gauge(
+                "hsraft_client_certificate_seconds_left",
+                "Until the certificate shown to clients ends.",
             )?,
             tailnet: Tailnet {
                 users: gauge("hsraft_users", "Users of the tailnet.")?,

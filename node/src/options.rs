@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use state_machine::{DerpRegion, Settings, Timestamp};
+use state_machine::{CertificateWish, DerpRegion, Settings, Timestamp};
 use url::Url;
 
 /// Everything [`Server::start`](crate::Server::start) needs beside a world.
@@ -28,7 +28,9 @@ pub struct Options {
 
     pub client_listen: SocketAddr,
     pub client_tls: Option<TlsFiles>,
-    /// A port of its own for gRPC; with [`Options::client_tls`] unless [`Options::grpc_insecure`].
+    /// Instead of files: a certificate the cluster fetches.
+    pub client_acme: Option<Acme>,
+    /// A port of its own for gRPC; with the certificate of the client port unless [`Options::grpc_insecure`].
     pub grpc_listen: Option<SocketAddr>,
     /// Plain text on the gRPC port.
     pub grpc_insecure: bool,
@@ -161,6 +163,16 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
+/// A certificate from an authority of the public.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acme {
+    pub wish: CertificateWish,
+    /// Where the authority asks over plain HTTP (HTTP-01), and where others are told to use HTTPS.
+    pub plain_listen: Option<SocketAddr>,
+    /// A PEM file of authorities to trust, instead of the system's, when speaking to the authority (`SSL_CERT_FILE`).
+    pub authorities: Option<PathBuf>,
+}
+
 /// Regions by id; `None` takes a region of an earlier map away.
 pub type Regions = BTreeMap<u32, Option<DerpRegion>>;
 
@@ -278,6 +290,7 @@ impl Options {
             derp: DerpMaps::default(),
             client_listen: anywhere,
             client_tls: None,
+            client_acme: None,
             grpc_listen: None,
             grpc_insecure: false,
             client_url: String::new(),

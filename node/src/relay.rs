@@ -25,16 +25,18 @@ pub struct Prepared {
     runtime: Option<Handle>,
 }
 
-/// Opens the ports and reads key and certificate.
+/// Opens the ports and reads key and certificate. `fetched`: the cluster fetches one for clients, and this stands for it
+/// until it is there.
 pub async fn prepare(
     options: &options::Relay,
     name: &str,
     client_port: u16,
+    fetched: Option<&derp::SelfSigned>,
     runtime: Option<Handle>,
     world: &World,
 ) -> io::Result<Prepared> {
     let private_key = keys::private_key_file(&options.key_path, &*world.disk, &world.entropy)?;
-    let certificate = certificate(options, world)?;
+    let certificate = certificate(options, fetched, world)?;
     let (listen, stun_listen, net) = (options.listen, options.stun_listen, world.net.clone());
     // Sockets belong to the runtime they are opened on, and these to the relay's.
     let open = async move {
@@ -82,13 +84,18 @@ fn at(what: &str, addr: std::net::SocketAddr, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {addr} for the {what}: {error}"))
 }
 
-fn certificate(options: &options::Relay, world: &World) -> io::Result<Option<derp::Certificate>> {
+fn certificate(
+    options: &options::Relay,
+    fetched: Option<&derp::SelfSigned>,
+    world: &World,
+) -> io::Result<Option<derp::Certificate>> {
     let invalid = |error: derp::CertificateError| io::Error::new(io::ErrorKind::InvalidData, error);
     match &options.tls {
         Some(files) => {
             let (chain, key) = listen::tls::files(files, &*world.disk)?;
             derp::Certificate::from_pem(&chain, &key).map(Some).map_err(invalid)
         }
+        None if fetched.is_some() => fetched.map(derp::SelfSigned::certificate).transpose().map_err(invalid),
         None if options.listen.is_some() => {
             let made = derp::SelfSigned::new(std::slice::from_ref(&options.host_name), &*world.clock);
             made.and_then(|made| made.certificate()).map(Some).map_err(invalid)

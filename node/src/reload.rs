@@ -78,6 +78,7 @@ impl Server {
     }
 
     fn reload_certificates(&self, new: &Options, told: &mut Reloaded) {
+        self.files.send_replace(chores::client_certificate::Files::of(new));
         let disk = &*self.world.disk;
         if let (Some(certificate), Some(files)) = (&self.certificate, &new.client_tls) {
             match certificate.reload(files, disk) {
@@ -113,6 +114,7 @@ fn needs_restart(old: &Options, new: &Options) -> Vec<&'static str> {
         ("cluster.data_dir", old.data_dir != new.data_dir),
         ("listen_addr", old.client_listen != new.client_listen),
         ("tls_cert_path (given or taken away)", old.client_tls.is_some() != new.client_tls.is_some()),
+        ("tls_letsencrypt_… and acme_…", old.client_acme != new.client_acme),
         ("cluster.client_url", old.client_url != new.client_url),
         ("cluster.client_addresses", old.client_addresses != new.client_addresses),
         ("metrics_listen_addr", old.metrics_listen != new.metrics_listen),

@@ -16,7 +16,10 @@ use crate::{
     atlas, chores,
     control::{Control, Parts, noise, reports::Reports},
     keys, listen,
-    listen::{Closing, Doors, Gate, tls::Certificate},
+    listen::{
+        Closing, Doors, Gate,
+        tls::{Certificate, Chain, Source},
+    },
     login::{self, provider::Provider},
     observe::Metrics,
     options::{Limits, NoisePrivate, Options, Start},
@@ -85,6 +88,8 @@ pub struct Server {
     control: Arc<Control>,
     relay: Option<derp::Relay>,
     pub(crate) certificate: Option<Arc<Certificate>>,
+    /// Where own certificates are read.
+    pub(crate) files: watch::Sender<chores::client_certificate::Files>,
     registry: Registry,
     limits: Limits,
     /// What the policy file said when it was last read.
@@ -98,6 +103,7 @@ pub struct Server {
     grpc_addr: Option<SocketAddr>,
     relay_addr: Option<SocketAddr>,
     metrics_addr: Option<SocketAddr>,
+    plain_addr: Option<SocketAddr>,
 }
 
 impl Server {
@@ -106,15 +112,18 @@ impl Server {
         let limits = options.limits;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)?;
-        let certificate = match &options.client_tls {
-            Some(files) => Some(Certificate::load(files, &*world.disk).map_err(StartError::Certificate)?),
-            None => None,
+        let placeholder = placeholder(&options, &world)?;
+        let certificate = match (&options.client_tls, &placeholder) {
+            (Some(files), _) => Some(Certificate::load(files, &*world.disk).map_err(StartError::Certificate)?),
+            (None, Some(made)) => Some(shown_at_first(made)?),
+            (None, None) => None,
         };
         let client_port = options.client_listen.port();
         let prepared = match &options.relay {
             Some(relay) => {
                 let runtime = options.relay_runtime.clone();
-                let prepared = relay::prepare(relay, &options.name, client_port, runtime, &world).await;
+                let prepared =
+                    relay::prepare(relay, &options.name, client_port, placeholder.as_ref(), runtime, &world).await;
                 Some(prepared.map_err(StartError::Relay)?)
             }
             None => None,
@@ -164,6 +173,19 @@ impl Server {
         if let Some(relay) = &relay {
             relay.metrics().register(&registry)?;
         }
+        let (files, shown_files) = watch::channel(chores::client_certificate::Files::of(&options));
+        let follow = chores::client_certificate::Follow {
+            cluster: cluster.clone(),
+            world: world.clone(),
+            certificate: certificate.clone(),
+            files: shown_files,
+            wish: options.client_acme.as_ref().map(|acme| acme.wish.clone()),
+            relay: relay.clone(),
+            metrics: metrics.clone(),
+            name: options.name.clone(),
+        };
+        follow.once();
+        until_cut(Box::pin(follow.run()));
         let tls = match (&relay, &certificate) {
             // On a shared port the relay's side of TLS spares its clients a round trip.
             (Some(relay), Some(_)) if relay_addr.is_none() => Some(listen::tls::also_grpc(&relay.tls_config())),
@@ -216,6 +238,13 @@ impl Server {
             }
             None => None,
         };
+        let mut plain_addr = None;
+        if let Some(addr) = options.client_acme.as_ref().and_then(|acme| acme.plain_listen) {
+            let listener = world.net.listen(addr).await.map_err(listening("authorities", addr))?;
+            plain_addr = Some(listener.local_addr().map_err(listening("authorities", addr))?);
+            let tasks_of_it = tasks.clone();
+            tasks.spawn(listen::challenge::plain(listener, cluster.clone(), limits, tasks_of_it, closing.clone()));
+        }
         if let Some(path) = &options.unix_socket {
             if let Some(folder) = path.parent() {
                 let made = world.disk.create_dir_all(folder);
@@ -249,6 +278,7 @@ impl Server {
             control,
             relay,
             certificate,
+            files,
             policy_file,
             registry,
             limits,
@@ -260,6 +290,7 @@ impl Server {
             grpc_addr,
             relay_addr,
             metrics_addr,
+            plain_addr,
         })
     }
 
@@ -336,6 +367,11 @@ impl Server {
         self.metrics_addr
     }
 
+    /// Where authorities ask over plain HTTP.
+    pub fn plain_addr(&self) -> Option<SocketAddr> {
+        self.plain_addr
+    }
+
     /// The embedded relay.
     pub fn relay(&self) -> Option<&derp::Relay> {
         self.relay.as_ref()
@@ -358,6 +394,19 @@ impl Drop for Server {
         self.closing.stop.cancel();
         self.closing.cut.cancel();
     }
+}
+
+/// What stands for a certificate until the first one of the authority came.
+fn placeholder(options: &Options, world: &World) -> Result<Option<derp::SelfSigned>, StartError> {
+    let name = options.client_acme.as_ref().map(|acme| acme.wish.name.clone());
+    let made = name.map(|name| derp::SelfSigned::new(&[name], &*world.clock)).transpose();
+    made.map_err(|error| StartError::Certificate(io::Error::other(error)))
+}
+
+fn shown_at_first(made: &derp::SelfSigned) -> Result<Arc<Certificate>, StartError> {
+    let chain = Chain::from_pem(made.certificate_pem.as_bytes(), made.key_pem.as_bytes());
+    let chain = chain.map_err(|error| StartError::Certificate(io::Error::other(error)))?;
+    Ok(Certificate::new(chain, Source::Placeholder))
 }
 
 fn tell(what: &str, from: &str, answer: &state_machine::Answer) {

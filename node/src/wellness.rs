@@ -13,7 +13,7 @@ use world::World;
 use crate::{
     control::body::{Answer, text, with_type},
     keys,
-    listen::tls::Certificate,
+    listen::tls::{Certificate, Source},
     observe::{self, Metrics},
 };
 
@@ -243,11 +243,32 @@ impl Wellness {
     }
 
     fn certificate(&self) -> Result<String, String> {
-        let Some(certificate) = &self.certificate else { return Ok("plain HTTP; TLS is done elsewhere".to_owned()) };
-        let (until, now) = (certificate.expires_at(), Timestamp(self.world.clock.now_ms()));
-        match until > now {
-            true => Ok(format!("valid for {} more days", until.since(now).as_secs() / 86_400)),
-            false => Err(format!("expired at {until}; renew the files and send SIGHUP")),
+        let now = Timestamp(self.world.clock.now_ms());
+        let left = self.cluster.member_certificate_left();
+        if left.is_zero() {
+            return Err(
+                "the certificate shown to other members has ended; restart this member: it makes a new one".into()
+            );
+        }
+        let members = format!("{} days left of the one for members", left.as_secs() / 86_400);
+        let Some(certificate) = &self.certificate else {
+            return Ok(format!("plain HTTP, TLS is done elsewhere; {members}"));
+        };
+        let (facts, source) = (certificate.facts(), certificate.source());
+        let days = facts.not_after.since(now).as_secs() / 86_400;
+        match source {
+            Source::Placeholder => {
+                let row = self.cluster.latest();
+                let row = facts.names.first().and_then(|name| row.certificates().get(name).cloned());
+                let why = row.map(|row| row.error.clone()).filter(|error| !error.is_empty());
+                let why = why.unwrap_or_else(|| "it is being ordered".to_owned());
+                Err(format!("no certificate for clients yet: {why}; see: hsraft cert status"))
+            }
+            _ if facts.not_after <= now => {
+                Err(format!("expired at {}; renew the files, or see: hsraft cert status", facts.not_after))
+            }
+            _ if facts.is_late(now) => Ok(format!("ALARM: only {days} more days of the one for clients; {members}")),
+            _ => Ok(format!("valid for {days} more days; {members}")),
         }
     }
 

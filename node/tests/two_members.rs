@@ -1,5 +1,7 @@
 //! Two members in this process: what begins at one ends at the other.
 
+#[path = "two_members/acme.rs"]
+mod acme;
 mod common;
 
 use std::time::Duration;

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     agreement::{self, Agreement, Fingerprint, TOLD},
     archive::BackupReport,
+    certificates::{ClientCertificate, MemberCertificate},
     cluster::{Core, REMOVED},
     encode::{Call, decode, encode},
     integrity::fail,
@@ -75,6 +76,12 @@ pub struct Report {
     pub room: Option<Room>,
     /// When its disk was last read through, in milliseconds since 1970; zero: never.
     pub scrubbed_ms: u64,
+    /// The certificate it shows to other members.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<MemberCertificate>,
+    /// The one it shows to clients; none: it speaks plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// One member in the eyes of the leader.
@@ -186,6 +193,7 @@ struct Inner {
     stepped_aside: Option<Instant>,
     fingerprints: Vec<Fingerprint>,
     scrubbed_ms: u64,
+    client_certificate: Option<ClientCertificate>,
 }
 
 /// What a member has heard of the others. One for each member.
@@ -220,6 +228,19 @@ impl Boards {
     /// The backup's task tells how it stands.
     pub fn tell_backup(&self, report: BackupReport) {
         self.inner().backup = Some(report);
+    }
+
+    pub fn client_certificate(&self) -> Option<ClientCertificate> {
+        self.inner().client_certificate.clone()
+    }
+
+    fn fingerprints(&self) -> Vec<Fingerprint> {
+        self.inner().fingerprints.clone()
+    }
+
+    /// What is shown to clients.
+    pub fn tell_client_certificate(&self, shown: Option<ClientCertificate>) {
+        self.inner().client_certificate = shown;
     }
 
     /// This member's State at another minute.
@@ -425,7 +446,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             settled: std::mem::replace(&mut settled, status.applied.unwrap_or_default()),
             clock_ms: core.world.clock.now_ms(),
             round_trip_ms: round_trip.as_millis() as u64,
-            certificate_ends_ms: core.dialer.tls.certificate().and_then(|der| pki::not_after_ms(&der)).unwrap_or(0),
+            certificate_ends_ms: pki::not_after_ms(&core.dialer.tls.certificate()).unwrap_or(0),
             reaches: std::mem::take(&mut reaches),
             append_p99_us: core.metrics.store.pace.p99().map(|p99| p99.as_micros() as u64),
             stepped_aside_ms_ago: core.boards.own_step_aside_ago().map(|ago| ago.as_millis() as u64),
@@ -434,6 +455,8 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             feature_level: core.feature_level,
             room: Some(core.room()).filter(|room| *room != Room::default()),
             scrubbed_ms: core.boards.scrubbed_ms(),
+            certificate: core.member_certificate(),
+            client_certificate: core.boards.client_certificate(),
         };
         core.boards.inner().own = report.clone();
         let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };

@@ -12,7 +12,10 @@ use std::{
 
 use ipnet::IpNet;
 use state_machine::{Answer, Command, JoinRole, JoinToken, MemberId, RequestId, Revision, SealedSecret, State};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 use world::World;
 use zeroize::Zeroizing;
 
@@ -21,8 +24,10 @@ use crate::{
     archive::{self, RECOVERY_SECRET, RecoveryKey},
     board::{Board, Boards},
     drills::{DrillRefused, Drills, Fault},
+    encode::Blob,
     error::{ProposeError, ReadError, StartError},
     forward::{DEADLINE, Forwards},
+    identity::Identity,
     integrity::{Comparison, Gate, Warden},
     log::{Log, LogFact},
     metrics::Metrics,
@@ -30,6 +35,7 @@ use crate::{
     peers::{Client, Dialer},
     pki,
     publish::Published,
+    renewal::{Renewed, Trust, Wish},
     scrub::{Scrubbed, Scrubbing},
     seal::{SealingKey, unseal},
     space::Room,
@@ -60,6 +66,9 @@ pub struct TokenWish {
     /// Only for joiners that call from these networks; empty for any.
     pub from: Vec<IpNet>,
 }
+
+/// Data keys are made by hand; twice in a row is rare.
+const PUT_ATTEMPTS: usize = 5;
 
 /// A command that was applied.
 #[derive(Clone, Debug)]
@@ -92,7 +101,10 @@ pub struct Core {
     pub auto_remove_after: Option<Duration>,
     pub arrival: Option<watch::Sender<Option<Arriving>>>,
     pub cluster_id: Arc<str>,
+    /// The authority of this member's certificate when it started; State knows of later ones.
     pub authority: Vec<u8>,
+    /// For those who want a new certificate.
+    pub renewals: mpsc::Sender<Wish>,
     pub sealing: SealingKey,
     pub latest: watch::Receiver<Arc<State>>,
     pub published: Published,
@@ -150,6 +162,19 @@ impl Core {
     /// A secret of the cluster, unsealed from the latest State.
     pub fn secret(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         unseal(&self.sealing, &self.latest.borrow(), name)
+    }
+
+    /// Whose certificates are taken, and who signs new ones.
+    pub fn trust(&self, state: &State) -> Trust {
+        let authority = Blob(self.authority.clone().into());
+        Trust::of(state, &Identity { authority, ..Identity::default() })
+    }
+
+    /// A new certificate for this member.
+    pub async fn renew_here(&self) -> Result<Renewed, String> {
+        let (wish, answer) = oneshot::channel();
+        self.renewals.send(wish).await.map_err(|_| "this member is shutting down".to_owned())?;
+        answer.await.map_err(|_| "this member is shutting down".to_owned())?
     }
 }
 
@@ -282,13 +307,21 @@ impl Cluster {
 
     /// Seals a secret, to be carried by a command.
     pub fn seal(&self, name: &str, secret: &[u8]) -> SealedSecret {
-        self.core.sealing.seal(name, secret, &self.core.world.entropy)
+        self.core.sealing.seal_in(&self.latest(), name, secret, &self.core.world.entropy)
     }
 
     /// Seals a secret and replicates it.
     pub async fn put_secret(&self, name: &str, secret: &[u8], by: &str) -> Result<Applied, ProposeError> {
-        let command = Command::PutSecret { name: name.into(), secret: self.seal(name, secret) };
-        self.propose(by, command).await
+        let mut attempts = 0;
+        loop {
+            let command = Command::PutSecret { name: name.into(), secret: self.seal(name, secret) };
+            let applied = self.propose(by, command).await?;
+            attempts += 1;
+            // Meanwhile all secrets got another data key: this one, too.
+            if applied.answer != Err(state_machine::Refusal::SecretsChanged) || attempts == PUT_ATTEMPTS {
+                return Ok(applied);
+            }
+        }
     }
 
     /// Makes the key that opens backups and replicates what it takes; the text is shown once.
@@ -339,7 +372,8 @@ impl Cluster {
     /// A ticket into the cluster with conditions; shown once.
     pub async fn create_token(&self, wish: TokenWish, by: &str) -> Result<String, ProposeError> {
         let core = &self.core;
-        let pin = pki::spki_sha256(&core.authority)
+        let issuer = core.trust(&self.latest()).issuer;
+        let pin = pki::spki_sha256(&issuer.0)
             .ok_or_else(|| ProposeError::Impossible("the cluster's certificate cannot be read".into()))?;
         let token = Token::new(&core.cluster_id, pin, &core.world.entropy);
         let now = state_machine::Timestamp(core.world.clock.now_ms()).max(core.latest.borrow().now());

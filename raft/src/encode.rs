@@ -258,13 +258,15 @@ pub enum Call {
     Report = 7,
     /// What is remembered of a member that is about to start (board.rs).
     Remember = 8,
+    /// Somebody wants this member to have a new certificate (renewal.rs).
+    Renew = 20,
 }
 
 impl Call {
     /// Reads a frame's kind.
     pub fn from_wire(kind: u32) -> Option<Call> {
-        use Call::{Append, HandOver, PreVote, ReadIndex, Remember, Report, Transfer, Vote};
-        [Vote, PreVote, Append, Transfer, ReadIndex, HandOver, Report, Remember]
+        use Call::{Append, HandOver, PreVote, ReadIndex, Remember, Renew, Report, Transfer, Vote};
+        [Vote, PreVote, Append, Transfer, ReadIndex, HandOver, Report, Remember, Renew]
             .into_iter()
             .find(|call| *call as u32 == kind)
     }

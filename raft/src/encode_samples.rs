@@ -13,7 +13,9 @@ use crate::{
     agreement::Fingerprint,
     archive::BackupReport,
     board::{BoardRow, Heard, Memory, Report, SeenRow},
+    certificates::{ClientCertificate, MemberCertificate},
     encode::*,
+    renewal::Renewed,
     space::Room,
     types::{self, AppendError, Membership, Payload, Seat, StoredMembership, log_id},
 };
@@ -57,6 +59,29 @@ fn report() -> Report {
         scrubbed_ms: 6,
         ..Report::default()
     }
+}
+
+/// With certificates.
+fn later_report() -> Report {
+    let certificate = MemberCertificate {
+        serial: "4a01".into(),
+        not_before_ms: 5,
+        not_after_ms: 9,
+        trusts: vec!["ab".into(), "cd".into()],
+    };
+    let client_certificate = ClientCertificate {
+        source: "acme".into(),
+        names: vec!["hs.example.com".into()],
+        issuer: "CA".into(),
+        not_before_ms: 5,
+        not_after_ms: 9,
+        error: "no".into(),
+    };
+    Report { certificate: Some(certificate), client_certificate: Some(client_certificate), ..report() }
+}
+
+fn renewed() -> Result<Renewed, String> {
+    Ok(Renewed { serial: "4a01".into(), not_after_ms: 9 })
 }
 
 fn heard() -> Heard {
@@ -180,6 +205,12 @@ fn the_previous_forms_are_read_and_the_log_is_written_as_before() {
             name => assert_eq!(hex::encode(&bytes), hex::encode(&now[name]), "{name}"),
         }
     }
+}
+
+#[test]
+fn certificates_in_reports_go_both_ways() {
+    assert_eq!(decode::<Report>(&encode(&later_report())).unwrap(), later_report());
+    assert_eq!(decode::<Result<Renewed, String>>(&encode(&renewed())).unwrap(), renewed());
 }
 
 #[test]

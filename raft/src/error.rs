@@ -19,7 +19,9 @@ pub enum StartError {
     Foreign(String),
     #[error("join token: {why}")]
     Token { why: String, code: &'static Code },
-    #[error("the server at {0} is not of the cluster the token names; check the address and the token")]
+    #[error(
+        "the server at {0} is not of the cluster the token names, or the certificate authority was replaced since the token was made; check the address, then make a new token with: hsraft token create"
+    )]
     WrongPin(String),
     #[error("no member could be reached: {0}; check the addresses and that a majority of members is up")]
     Unreachable(String),

@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::{
@@ -302,6 +303,7 @@ pub fn take(
     core: Arc<Core>,
     from: MemberId,
     mut frames: Streaming<Frame>,
+    leaving: CancellationToken,
 ) -> impl Stream<Item = Result<Frame, Status>> + Send {
     let (sender, receiver) = mpsc::channel(8);
     let tasks = core.tasks.clone();
@@ -322,6 +324,8 @@ pub fn take(
                         return;
                     }
                 }
+                // The connection ends; the other side opens another one.
+                () = leaving.cancelled(), if open => open = false,
                 frame = frames.message(), if open && running.len() < IN_FLIGHT => {
                     let batch = match frame {
                         Ok(Some(frame)) => decode::<ProposeBatch>(&frame.data),

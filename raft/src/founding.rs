@@ -13,7 +13,7 @@ use crate::{
     identity::Identity,
     options::{Options, StartAs},
     pki,
-    seal::SealingKey,
+    seal::{DataKey, SealingKey},
     types::Seat,
 };
 
@@ -24,7 +24,7 @@ const FOUNDER: MemberId = MemberId(1);
 pub fn prepare(options: &Options, world: &World) -> Result<(Identity, SealingKey), StartError> {
     let cluster_id = crate::token::base32(&world.entropy.bytes::<5>());
     let authority_key = pki::new_key(&world.entropy);
-    let authority = pki::new_authority(&authority_key, &cluster_id, world).map_err(StartError::engine)?;
+    let authority = pki::new_authority(&authority_key, &cluster_id, 0, world).map_err(StartError::engine)?;
     let key = pki::new_key(&world.entropy);
     let public_key = pki::public_key(&key).map_err(StartError::engine)?;
     let certificate = pki::sign_member(&authority, &authority_key, &public_key, FOUNDER, &cluster_id, world)
@@ -38,7 +38,7 @@ pub fn prepare(options: &Options, world: &World) -> Result<(Identity, SealingKey
         key: Blob(key.to_vec().into()),
         authority: Blob(authority.into()),
         authority_key: Some(Blob(authority_key.to_vec().into())),
-        peers: Vec::new(),
+        ..Identity::default()
     };
     Ok((identity, SealingKey::new(&world.entropy)))
 }
@@ -61,8 +61,9 @@ pub async fn finish(
         let StartAs::FoundIfEmpty { settings, secrets } = &options.start else {
             return Err(StartError::NothingThere(options.data_dir.display().to_string()));
         };
-        let seal = |name: &str, secret: &[u8]| (name.to_string(), core.sealing.seal(name, secret, &core.world.entropy));
-        let mut sealed = vec![seal(AUTHORITY_SECRET, &authority_key.0)];
+        let (entropy, data_key) = (&core.world.entropy, DataKey::after(0, &core.world.entropy));
+        let seal = |name: &str, secret: &[u8]| (name.to_string(), data_key.seal(name, secret, entropy));
+        let mut sealed = vec![data_key.row(&core.sealing, entropy), seal(AUTHORITY_SECRET, &authority_key.0)];
         sealed.extend(
             secrets.iter().filter(|(name, _)| name != AUTHORITY_SECRET).map(|(name, secret)| seal(name, secret)),
         );

@@ -19,7 +19,7 @@ const FILE: &str = "identity";
 const SEALING_KEY_FILE: &str = "sealing.key";
 
 /// The identity file.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Identity {
     pub cluster_id: String,
     pub member: u64,
@@ -29,8 +29,17 @@ pub struct Identity {
     /// This member's certificate and its private key.
     pub certificate: Blob,
     pub key: Blob,
-    /// The cluster's authority.
+    /// The authority that signed it.
     pub authority: Blob,
+    /// How often the authority had been replaced then.
+    #[serde(default)]
+    pub generation: u64,
+    /// Shown behind the authority while it replaces another: the same key signed by the one before, and that one.
+    #[serde(default)]
+    pub chain: Vec<Blob>,
+    /// Authorities whose certificates are taken; empty: `authority` alone.
+    #[serde(default)]
+    pub trusted: Vec<Blob>,
     /// A founder keeps the authority's key here until the log has it, sealed.
     #[serde(default)]
     pub authority_key: Option<Blob>,

@@ -36,6 +36,8 @@ use crate::{
     error::{ProposeError, StartError},
     peers::{Caller, MESSAGE_BYTES_MAX, proto::Frame, proto::peers_client::PeersClient},
     pki::{self, JoinerTls},
+    renewal::Trust,
+    seal::unseal,
     token::Token,
 };
 
@@ -72,6 +74,13 @@ struct Welcome {
     certificate: Blob,
     sealing_key: Blob,
     peers: Vec<(u64, String)>,
+    /// How often the authority was replaced, and what a member shows and believes while it is being replaced.
+    #[serde(default)]
+    generation: u64,
+    #[serde(default)]
+    chain: Vec<Blob>,
+    #[serde(default)]
+    trusted: Vec<Blob>,
 }
 
 /// Why not.
@@ -200,10 +209,10 @@ fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refu
     if state.member(id).is_none_or(|member| member.state == MemberState::Removed) {
         return Err(Refused::Token(said(&Refusal::TokenUsed)));
     }
-    let authority_key = core
-        .secret(crate::cluster::AUTHORITY_SECRET)
+    let trust = core.trust(&state);
+    let authority_key = unseal(&core.sealing, &state, crate::cluster::AUTHORITY_SECRET)
         .ok_or_else(|| Refused::Later("this member cannot open the cluster's key".into()))?;
-    let certificate = pki::sign_member(&core.authority, &authority_key, public_key, id, &core.cluster_id, &core.world)
+    let certificate = pki::sign_member(&trust.issuer.0, &authority_key, public_key, id, &core.cluster_id, &core.world)
         .map_err(|error| Refused::Member(error.to_string()))?;
     let peers = state
         .members()
@@ -212,7 +221,8 @@ fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refu
         .map(|member| (member.id.0, member.peer_address.clone()))
         .collect();
     let sealing_key = Blob(core.sealing.bytes().to_vec().into());
-    Ok(Welcome { member: id.0, certificate: Blob(certificate.into()), sealing_key, peers })
+    let Trust { generation, chain, trusted, .. } = trust;
+    Ok(Welcome { member: id.0, certificate: Blob(certificate.into()), sealing_key, peers, generation, chain, trusted })
 }
 
 /// The same for the same joiner with the same token.
@@ -233,6 +243,9 @@ pub struct Joined {
     pub authority: Vec<u8>,
     pub sealing_key: Zeroizing<Vec<u8>>,
     pub peers: Vec<(u64, String)>,
+    pub generation: u64,
+    pub chain: Vec<Blob>,
+    pub trusted: Vec<Blob>,
 }
 
 /// The joining side: asks one address after the other until one lets us in.
@@ -331,6 +344,9 @@ async fn ask_one(
             authority,
             sealing_key: Zeroizing::new(welcome.sealing_key.0.to_vec()),
             peers: welcome.peers,
+            generation: welcome.generation,
+            chain: welcome.chain,
+            trusted: welcome.trusted,
         }),
         Err(Refused::Token(why)) => {
             let (why, code) = taken_apart(&why);

@@ -14,6 +14,7 @@
 //! | `log.rs`, `store/` | the log openraft sees, on one RocksDB |
 //! | `peers/` | members calling members |
 //! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
+//! | `renewal.rs`, `certificates.rs` | a member's papers follow the clock and the authority; what operators ask of them |
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
 //! | `archive/` | backups: taken, read, and made into a cluster again |
 //! | `upgrade.rs` | what each program can apply, and when the cluster may rely on it |
@@ -29,6 +30,7 @@ mod agreement;
 mod apply;
 pub mod archive;
 mod board;
+mod certificates;
 mod cluster;
 #[cfg(test)]
 mod conformance;
@@ -68,6 +70,7 @@ mod upgrade;
 
 pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};
+pub use certificates::{AuthorityFacts, ClientCertificate, MemberCertificate};
 pub use cluster::{Applied, Cluster, REMOVED, TokenWish};
 pub use drills::{DrillRefused, DrillView, Drills, Fault};
 pub use error::{ProposeError, ReadError, StartError};
@@ -77,6 +80,7 @@ pub use log::LogFact;
 pub use membership::CLOCK_OFF_MS;
 pub use metrics::Metrics;
 pub use options::{JOIN_WITHIN, Options, StartAs, Timing};
+pub use renewal::Renewed;
 pub use scrub::{Scrubbed, Scrubbing, verify_folder};
 pub use space::{Room, Space};
 pub use status::{Arriving, Progress, Role, Status};

@@ -21,6 +21,7 @@ pub struct Metrics {
     pub(crate) voters: IntGauge,
     pub(crate) learners: IntGauge,
     pub(crate) lag_max: IntGauge,
+    pub(crate) certificate_left: IntGauge,
     pub(crate) state_differs: IntGauge,
     pub(crate) quarantined: IntGauge,
     pub(crate) disk_free: IntGauge,
@@ -80,6 +81,10 @@ impl Default for Metrics {
             voters: gauge("hsraft_raft_voters", "Voting members"),
             learners: gauge("hsraft_raft_learners", "Members that follow the log and do not vote"),
             lag_max: gauge("hsraft_raft_lag_max", "Entries the slowest member is behind; on the leader only"),
+            certificate_left: gauge(
+                "hsraft_member_certificate_seconds_left",
+                "Until the certificate this member shows to other members ends",
+            ),
             state_differs: gauge(
                 "hsraft_state_hash_mismatches",
                 "Members whose state is not the majority's, as last compared",
@@ -113,7 +118,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn gauges(&self) -> [&IntGauge; 17] {
+    fn gauges(&self) -> [&IntGauge; 18] {
         [
             &self.term,
             &self.leader,
@@ -123,6 +128,7 @@ impl Metrics {
             &self.voters,
             &self.learners,
             &self.lag_max,
+            &self.certificate_left,
             &self.state_differs,
             &self.quarantined,
             &self.disk_free,
@@ -149,6 +155,11 @@ impl Metrics {
         all.extend(gauges.into_iter().map(|gauge| Box::new(gauge.clone()) as Box<dyn Collector>));
         all.extend(counters.into_iter().map(|counter| Box::new(counter.clone()) as Box<dyn Collector>));
         all
+    }
+
+    /// How long the certificate is still good.
+    pub(crate) fn certificate_left(&self, left: std::time::Duration) {
+        self.certificate_left.set(i64::try_from(left.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// Registers everything.

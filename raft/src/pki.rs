@@ -30,6 +30,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use sha2::{Digest, Sha256};
 use state_machine::MemberId;
+use tokio::sync::watch;
 use world::{Clock, Entropy, World};
 use zeroize::Zeroizing;
 
@@ -108,8 +109,33 @@ pub fn spki_sha256(certificate: &[u8]) -> Option<[u8; 32]> {
 
 /// When a certificate stops being valid, in milliseconds since 1970.
 pub fn not_after_ms(certificate: &[u8]) -> Option<u64> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    u64::try_from(parsed.validity().not_after.timestamp()).ok().map(|seconds| seconds * 1000)
+    Facts::of(certificate).map(|facts| facts.not_after_ms)
+}
+
+/// What people ask of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Hexadecimal.
+    pub serial: String,
+    /// In milliseconds since 1970.
+    pub not_before_ms: u64,
+    pub not_after_ms: u64,
+    /// The first half of the SHA-256 of its SubjectPublicKeyInfo, in hexadecimal.
+    pub fingerprint: String,
+}
+
+impl Facts {
+    pub fn of(certificate: &[u8]) -> Option<Facts> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let ms = |seconds: i64| u64::try_from(seconds).unwrap_or(0).saturating_mul(1000);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Some(Facts {
+            serial: hex(parsed.raw_serial()),
+            not_before_ms: ms(parsed.validity().not_before.timestamp()),
+            not_after_ms: ms(parsed.validity().not_after.timestamp()),
+            fingerprint: hex(&Sha256::digest(parsed.public_key().raw)[..16]),
+        })
+    }
 }
 
 fn params(name: &str, now_ms: u64, span: Duration, serial: [u8; 16]) -> CertificateParams {
@@ -127,13 +153,35 @@ fn params(name: &str, now_ms: u64, span: Duration, serial: [u8; 16]) -> Certific
     params
 }
 
-/// Makes the authority of a new cluster.
-pub fn new_authority(key: &[u8], cluster_id: &str, world: &World) -> Result<Vec<u8>, PkiError> {
-    let name = format!("{cluster_id}.hsraft");
+/// `generation`: how often the cluster's authority was replaced before.
+fn authority_params(cluster_id: &str, generation: u64, world: &World) -> CertificateParams {
+    let name = match generation {
+        0 => format!("{cluster_id}.hsraft"),
+        number => format!("authority-{number}.{cluster_id}.hsraft"),
+    };
     let mut params = params(&name, world.clock.now_ms(), DAY * AUTHORITY_DAYS as u32, world.entropy.bytes());
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params.self_signed(&key_pair(key)?)?.der().to_vec())
+    params
+}
+
+/// Makes an authority of a cluster.
+pub fn new_authority(key: &[u8], cluster_id: &str, generation: u64, world: &World) -> Result<Vec<u8>, PkiError> {
+    Ok(authority_params(cluster_id, generation, world).self_signed(&key_pair(key)?)?.der().to_vec())
+}
+
+/// The key of an authority, signed by the one before: whoever trusts only that one can believe this one.
+pub fn cross_sign(
+    before: &[u8],
+    before_key: &[u8],
+    key: &[u8],
+    cluster_id: &str,
+    generation: u64,
+    world: &World,
+) -> Result<Vec<u8>, PkiError> {
+    let issuer = Issuer::from_ca_cert_der(&CertificateDer::from(before), key_pair(before_key)?)?;
+    let params = authority_params(cluster_id, generation, world);
+    Ok(params.signed_by(&key_pair(key)?, &issuer)?.der().to_vec())
 }
 
 /// Signs a member's certificate over its public key.
@@ -179,8 +227,8 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(provider)
 }
 
-/// The certificate this member shows, replaceable while connections go on.
-struct Shown(RwLock<Arc<CertifiedKey>>);
+/// The certificate one configuration shows.
+struct Shown(Arc<CertifiedKey>);
 
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,21 +236,15 @@ impl fmt::Debug for Shown {
     }
 }
 
-impl Shown {
-    fn now(&self) -> Arc<CertifiedKey> {
-        self.0.read().expect("nobody panics while holding a certificate").clone()
-    }
-}
-
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.now())
+        Some(self.0.clone())
     }
 }
 
 impl ResolvesClientCert for Shown {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.now())
+        Some(self.0.clone())
     }
 
     fn has_certs(&self) -> bool {
@@ -210,28 +252,45 @@ impl ResolvesClientCert for Shown {
     }
 }
 
-/// TLS as one member speaks it.
+/// What a member shows and what it believes.
+#[derive(Clone, Copy)]
+pub struct Papers<'a> {
+    pub certificate: &'a [u8],
+    /// Its private key.
+    pub key: &'a [u8],
+    /// What is shown behind it, its authority first.
+    pub chain: &'a [&'a [u8]],
+    /// Authorities whose certificates are taken.
+    pub trusted: &'a [&'a [u8]],
+}
+
+/// TLS as one member speaks it; everything about it can be replaced while connections go on.
 #[derive(Clone)]
 pub struct MemberTls {
-    pub server: Arc<ServerConfig>,
-    pub client: Arc<ClientConfig>,
-    shown: Arc<Shown>,
+    spoken: Arc<RwLock<Arc<Spoken>>>,
+    clock: Arc<dyn Clock>,
+    changes: watch::Sender<u64>,
 }
 
-fn certified(certificate: &[u8], authority: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, PkiError> {
-    let chain = vec![CertificateDer::from(certificate.to_vec()), CertificateDer::from(authority.to_vec())];
-    let key = PrivatePkcs8KeyDer::from(key.to_vec()).into();
-    Ok(Arc::new(CertifiedKey::from_der(chain, key, &provider())?))
+struct Spoken {
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+    certificate: Vec<u8>,
+    trusted: Vec<Vec<u8>>,
 }
 
-impl MemberTls {
-    /// `certificate` and `key` are this member's, `authority` the cluster's.
-    pub fn new(certificate: &[u8], key: &[u8], authority: &[u8], clock: Arc<dyn Clock>) -> Result<MemberTls, PkiError> {
-        let shown = Arc::new(Shown(RwLock::new(certified(certificate, authority, key)?)));
+impl Spoken {
+    fn new(papers: Papers<'_>, clock: &Arc<dyn Clock>) -> Result<Spoken, PkiError> {
+        let chain = std::iter::once(papers.certificate).chain(papers.chain.iter().copied());
+        let chain = chain.map(|der| CertificateDer::from(der.to_vec())).collect();
+        let key = PrivatePkcs8KeyDer::from(papers.key.to_vec()).into();
+        let shown = Arc::new(Shown(Arc::new(CertifiedKey::from_der(chain, key, &provider())?)));
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(authority.to_vec()))?;
+        for authority in papers.trusted {
+            roots.add(CertificateDer::from(authority.to_vec()))?;
+        }
         let roots = Arc::new(roots);
-        let time: Arc<dyn TimeProvider> = Arc::new(WorldTime(clock));
+        let time: Arc<dyn TimeProvider> = Arc::new(WorldTime(clock.clone()));
 
         // Strangers come in as well: they may ask to join and nothing else (peers/server.rs).
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
@@ -249,23 +308,63 @@ impl MemberTls {
         let mut client = ClientConfig::builder_with_details(provider(), time)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(roots)
-            .with_client_cert_resolver(shown.clone());
+            .with_client_cert_resolver(shown);
         client.resumption = rustls::client::Resumption::disabled();
         client.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(MemberTls { server: Arc::new(server), client: Arc::new(client), shown })
+        Ok(Spoken {
+            server: Arc::new(server),
+            client: Arc::new(client),
+            certificate: papers.certificate.to_vec(),
+            trusted: papers.trusted.iter().map(|authority| authority.to_vec()).collect(),
+        })
+    }
+}
+
+impl MemberTls {
+    pub fn new(papers: Papers<'_>, clock: Arc<dyn Clock>) -> Result<MemberTls, PkiError> {
+        let spoken = Arc::new(RwLock::new(Arc::new(Spoken::new(papers, &clock)?)));
+        Ok(MemberTls { spoken, clock, changes: watch::channel(0).0 })
+    }
+
+    fn now(&self) -> Arc<Spoken> {
+        self.spoken.read().expect("nobody panics while holding a certificate").clone()
+    }
+
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.now().server.clone()
+    }
+
+    pub fn client(&self) -> Arc<ClientConfig> {
+        self.now().client.clone()
     }
 
     /// The certificate that is shown.
-    pub fn certificate(&self) -> Option<Vec<u8>> {
-        let shown = self.shown.0.read().expect("nobody panics while holding a certificate");
-        shown.cert.first().map(|der| der.to_vec())
+    pub fn certificate(&self) -> Vec<u8> {
+        self.now().certificate.clone()
     }
 
-    /// Shows another certificate from now on.
-    pub fn replace(&self, certificate: &[u8], key: &[u8], authority: &[u8]) -> Result<(), PkiError> {
-        let next = certified(certificate, authority, key)?;
-        *self.shown.0.write().expect("nobody panics while holding a certificate") = next;
+    /// The authorities that are believed.
+    pub fn trusted(&self) -> Vec<Vec<u8>> {
+        self.now().trusted.clone()
+    }
+
+    /// Shows and believes other papers from now on; connections of before are told to end.
+    pub fn replace(&self, papers: Papers<'_>) -> Result<(), PkiError> {
+        let next = Arc::new(Spoken::new(papers, &self.clock)?);
+        *self.spoken.write().expect("nobody panics while holding a certificate") = next;
+        self.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// Counts replacements; take it before a handshake to learn what came after.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// How long a certificate is still good, by the world's clock.
+    pub fn left(&self, certificate: &[u8]) -> Duration {
+        let ends = not_after_ms(certificate).unwrap_or(0);
+        Duration::from_millis(ends.saturating_sub(self.clock.now_ms()))
     }
 }
 
@@ -338,7 +437,7 @@ impl ServerCertVerifier for Pinned {
         roots.add(authority.clone().into_owned())?;
         let parsed = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &roots, intermediates, now, algorithms)?;
         if member_of(end_entity, &self.cluster_id).is_none() {
             return Err(rustls::Error::General("the server is not a member of the token's cluster".into()));
         }
@@ -382,7 +481,7 @@ mod tests {
     fn names_and_sizes() {
         let world = world::real::world();
         let authority_key = new_key(&world.entropy);
-        let authority = new_authority(&authority_key, "abcd2345", &world).unwrap();
+        let authority = new_authority(&authority_key, "abcd2345", 0, &world).unwrap();
         let sizes: std::collections::BTreeSet<usize> = (0..50)
             .map(|_| {
                 let key = new_key(&world.entropy);
@@ -409,15 +508,20 @@ mod tests {
         fn new(id: &'static str) -> Cluster {
             let world = world::real::world();
             let key = new_key(&world.entropy);
-            let authority = new_authority(&key, id, &world).unwrap();
+            let authority = new_authority(&key, id, 0, &world).unwrap();
             Cluster { world, id, key, authority }
+        }
+
+        fn papers<'a>(&'a self, certificate: &'a [u8], key: &'a [u8]) -> Papers<'a> {
+            let authority: &'a [&'a [u8]] = Vec::leak(vec![self.authority.as_slice()]);
+            Papers { certificate, key, chain: authority, trusted: authority }
         }
 
         fn member(&self, id: u64) -> MemberTls {
             let key = new_key(&self.world.entropy);
             let public = public_key(&key).unwrap();
             let leaf = sign_member(&self.authority, &self.key, &public, MemberId(id), self.id, &self.world).unwrap();
-            MemberTls::new(&leaf, &key, &self.authority, self.world.clock.clone()).unwrap()
+            MemberTls::new(self.papers(&leaf, &key), self.world.clock.clone()).unwrap()
         }
     }
 
@@ -433,7 +537,7 @@ mod tests {
             stream.read_exact(&mut [0]).await.map(drop)
         };
         let serve = async {
-            let mut stream = tokio_rustls::TlsAcceptor::from(server.server.clone()).accept(far).await.ok()?;
+            let mut stream = tokio_rustls::TlsAcceptor::from(server.server()).accept(far).await.ok()?;
             stream.read_exact(&mut [0]).await.ok()?;
             stream.write_all(b"y").await.ok()?;
             let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first().cloned());
@@ -447,15 +551,15 @@ mod tests {
     async fn a_member_is_taken_for_itself_only() {
         let ours = Cluster::new("abcd2345");
         let (one, two) = (ours.member(1), ours.member(2));
-        let found = meet(one.client.clone(), &two, "member-2.abcd2345.hsraft").await;
+        let found = meet(one.client(), &two, "member-2.abcd2345.hsraft").await;
         assert_eq!(found, (true, Some(Some(MemberId(1)))));
-        let (found, _) = meet(one.client.clone(), &two, "member-3.abcd2345.hsraft").await;
+        let (found, _) = meet(one.client(), &two, "member-3.abcd2345.hsraft").await;
         assert!(!found, "the certificate of 2 is not taken for 3");
 
         // Another cluster of the same name has another authority.
         let theirs = Cluster::new("abcd2345").member(2);
-        assert!(!meet(one.client.clone(), &theirs, "member-2.abcd2345.hsraft").await.0);
-        assert_eq!(meet(theirs.client.clone(), &two, "member-2.abcd2345.hsraft").await, (false, None));
+        assert!(!meet(one.client(), &theirs, "member-2.abcd2345.hsraft").await.0);
+        assert_eq!(meet(theirs.client(), &two, "member-2.abcd2345.hsraft").await, (false, None));
     }
 
     #[tokio::test]
@@ -482,13 +586,53 @@ mod tests {
         }
         let mut ours = Cluster::new("abcd2345");
         let (one, two) = (ours.member(1), ours.member(2));
-        assert!(meet(one.client.clone(), &two, "member-2.abcd2345.hsraft").await.0);
+        assert!(meet(one.client(), &two, "member-2.abcd2345.hsraft").await.0);
         ours.world.clock = Arc::new(Later(ours.world.clock.now_ms() + (LEAF_DAYS + 1) * 24 * 3600 * 1000));
         let key = new_key(&ours.world.entropy);
         let public = public_key(&key).unwrap();
         let old_world = world::real::world();
         let leaf = sign_member(&ours.authority, &ours.key, &public, MemberId(1), ours.id, &old_world).unwrap();
-        let late = MemberTls::new(&leaf, &key, &ours.authority, ours.world.clock.clone()).unwrap();
-        assert!(!meet(late.client.clone(), &two, "member-2.abcd2345.hsraft").await.0, "expired by its own clock");
+        let late = MemberTls::new(ours.papers(&leaf, &key), ours.world.clock.clone()).unwrap();
+        assert!(!meet(late.client(), &two, "member-2.abcd2345.hsraft").await.0, "expired by its own clock");
+    }
+
+    /// Through every mixture of who has moved and who has not, members believe each other; and who lost the old
+    /// authority believes nobody it signed.
+    #[tokio::test]
+    async fn members_believe_each_other_while_an_authority_replaces_another() {
+        let old = Cluster::new("abcd2345");
+        let new_key = new_key(&old.world.entropy);
+        let new = new_authority(&new_key, old.id, 1, &old.world).unwrap();
+        let cross = cross_sign(&old.authority, &old.key, &new_key, old.id, 1, &old.world).unwrap();
+        let member = |id, moved: bool, trusted: &[&[u8]]| {
+            let key = super::new_key(&old.world.entropy);
+            let public = public_key(&key).unwrap();
+            let (authority, authority_key) = if moved { (&new, &new_key) } else { (&old.authority, &old.key) };
+            let leaf = sign_member(authority, authority_key, &public, MemberId(id), old.id, &old.world).unwrap();
+            let moving: [&[u8]; 3] = [&new, &cross, &old.authority];
+            let chain: &[&[u8]] = if moved { &moving } else { &moving[2..] };
+            MemberTls::new(Papers { certificate: &leaf, key: &key, chain, trusted }, old.world.clock.clone()).unwrap()
+        };
+        let (both, only_old, only_new): ([&[u8]; 2], [&[u8]; 1], [&[u8]; 1]) =
+            ([&new, &old.authority], [&old.authority], [&new]);
+        // Down all the time; trusts both; moved.
+        let kinds = |id| [member(id, false, &only_old), member(id, false, &both), member(id, true, &both)];
+        for (caller, one) in kinds(1).iter().enumerate() {
+            for (called, two) in kinds(2).iter().enumerate() {
+                let found = meet(one.client(), two, "member-2.abcd2345.hsraft").await;
+                assert_eq!(found, (true, Some(Some(MemberId(1)))), "{caller} calls {called}");
+            }
+        }
+        let (settled, moved) = (member(2, true, &only_new), member(1, true, &both));
+        assert!(meet(moved.client(), &settled, "member-2.abcd2345.hsraft").await.0);
+        let late = meet(member(1, false, &both).client(), &settled, "member-2.abcd2345.hsraft").await;
+        assert_eq!(late, (false, None), "a certificate of the old authority is worth nothing any more");
+
+        // A token of before pins what still stands at the end of the chain: the cluster is recognised and can refuse.
+        for pin in [&old.authority, &new] {
+            let pin = spki_sha256(pin).unwrap();
+            let joiner = JoinerTls::new(pin, old.id, old.world.clock.clone()).unwrap();
+            assert_eq!(meet(joiner.client.clone(), &moved, "join.hsraft").await, (true, Some(None)));
+        }
     }
 }

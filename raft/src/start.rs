@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use state_machine::{Command, Member, MemberState, State, codes, mutants};
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 use world::World;
@@ -18,7 +18,7 @@ use crate::{
     apply::Machine,
     archive,
     board::{self, Boards, Memory},
-    cluster::{AUTHORITY_SECRET, Applied, Cluster, Core, Guard, REMOVED},
+    cluster::{Applied, Cluster, Core, Guard, REMOVED},
     drills::Drills,
     encode::{Blob, Call, decode},
     error::StartError,
@@ -33,9 +33,9 @@ use crate::{
     options::{Options, StartAs},
     peers::{self, AddressBook, Dialer, Network, Service, proto::Frame},
     pki::{self, MemberTls},
-    renewal::{renew, renew_if_due},
+    renewal::{self, renew_if_due},
     scrub,
-    seal::{SealingKey, unseal},
+    seal::SealingKey,
     slow_disk,
     snapshot::Snapshots,
     space::{self, Room},
@@ -109,10 +109,9 @@ async fn start_with(
     let files = Home { disk: &*world.disk, folder: &options.data_dir };
     identity.incarnation += 1;
     (facts.id, facts.incarnation) = (me, identity.incarnation);
-    renew_if_due(&mut identity, unseal(&sealing, &recovered.state.0, AUTHORITY_SECRET), world)?;
+    renew_if_due(&mut identity, &recovered.state.0, &sealing, world, false)?;
 
-    let tls = MemberTls::new(&identity.certificate.0, &identity.key.0, &identity.authority.0, world.clock.clone())
-        .map_err(StartError::engine)?;
+    let tls = identity.with_papers(|papers| MemberTls::new(papers, world.clock.clone())).map_err(StartError::engine)?;
     let snapshots = Snapshots::open(options.data_dir.join("snapshots"), world.disk.clone())
         .map_err(|error| StartError::disk(&options.data_dir.join("snapshots"), error))?;
     let (mut machine, published) =
@@ -153,6 +152,7 @@ async fn start_with(
     let (fatal_sender, fatal) = watch::channel(None);
     let (status_sender, statuses) = watch::channel(Status::default());
     let (room_sender, room) = watch::channel(Room::default());
+    let (renewals, wishes) = mpsc::channel(8);
     let core = Arc::new(Core {
         raft: raft.clone(),
         log: facts_of_log,
@@ -162,6 +162,7 @@ async fn start_with(
         arrival: options.arrival.clone(),
         cluster_id: dialer.cluster_id.clone(),
         authority: identity.authority.0.to_vec(),
+        renewals,
         sealing,
         latest,
         published,
@@ -209,7 +210,7 @@ async fn start_with(
         tasks.spawn(archive::keep(core.clone(), target, store, log, options.name.clone()));
     }
     tasks.spawn(announce(core.clone(), facts));
-    tasks.spawn(renew(core, identity, options.clone()));
+    tasks.spawn(renewal::keep(core, identity, options.clone(), wishes));
     Ok(cluster)
 }
 
@@ -398,8 +399,11 @@ async fn ask_to_join(
         certificate: Blob(joined.certificate.into()),
         key: Blob(key.into()),
         authority: Blob(joined.authority.into()),
-        authority_key: None,
+        generation: joined.generation,
+        chain: joined.chain,
+        trusted: joined.trusted,
         peers: joined.peers,
+        authority_key: None,
     };
     Ok((identity, sealing))
 }

@@ -2,6 +2,8 @@
 
 #![recursion_limit = "256"]
 
+#[path = "three_members/certificates.rs"]
+mod certificates;
 mod common;
 #[path = "three_members/joins.rs"]
 mod joins;

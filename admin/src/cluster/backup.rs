@@ -42,9 +42,12 @@ pub(crate) async fn create_key(
 }
 
 /// `POST /cluster/recovery-key/confirm`.
-pub(crate) async fn confirm_key(Shared(api): Shared<Api>, Json(said): Json<Key>) -> Result<Reply<Empty>, ApiError> {
-    api.current().await?;
-    match api.backend.is_recovery_key(&said.key) {
+pub(crate) async fn confirm_key(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Json(said): Json<Key>,
+) -> Result<Reply<Empty>, ApiError> {
+    match api.backend.confirm_recovery_key(&said.key, &caller.by).await?? {
         true => Ok(Reply(Empty {})),
         false => Err(ApiError::invalid(
             "this is not the recovery key of now: look for a typing error, or make a new one: hsraft recovery-key create",

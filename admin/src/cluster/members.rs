@@ -125,7 +125,7 @@ pub(crate) async fn remove(
 }
 
 /// The active member somebody named by name or id.
-pub(super) fn find(state: &State, text: &str) -> Result<MemberId, ApiError> {
+pub(crate) fn find(state: &State, text: &str) -> Result<MemberId, ApiError> {
     let active = || state.members().values().filter(|member| member.state == MemberState::Active);
     let by_id = || text.parse().ok().and_then(|id| active().find(|member| member.id == MemberId(id)));
     active()

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError, TokenWish};
-use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, State, Timestamp};
+use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, Refusal, State, Timestamp};
 
 use super::view::{Backup, Contact, Standing};
 use crate::backend::{Backend, Failure};
@@ -69,6 +69,8 @@ impl Backend for Cluster {
             scrubbed_at: seen.report.as_ref().map(|report| Timestamp(report.scrubbed_ms)).filter(|at| at.0 > 0),
             reaches: seen.report.as_ref().map(|report| report.reaches.iter().copied().map(MemberId).collect()),
             feature_level: seen.report.as_ref().map(|report| report.feature_level.max(RISES_BY_ITSELF_TO)),
+            certificate: seen.report.as_ref().and_then(|report| report.certificate.clone()),
+            client_certificate: seen.report.as_ref().and_then(|report| report.client_certificate.clone()),
             certificate_ends: seen.report.as_ref().map(|report| Timestamp(report.certificate_ends_ms)),
             append_p99_us: seen.report.as_ref().and_then(|report| report.append_p99_us),
         };
@@ -87,6 +89,7 @@ impl Backend for Cluster {
             seen_ago: board.age,
             leading_for: board.leading_for,
             able: board.able,
+            now: Timestamp(self.now_ms()),
         }
     }
 
@@ -106,8 +109,31 @@ impl Backend for Cluster {
         Box::pin(async move { Ok(Cluster::create_recovery_key(self, by).await?.to_string()) })
     }
 
-    fn is_recovery_key(&self, text: &str) -> bool {
-        Cluster::is_recovery_key(self, text)
+    fn confirm_recovery_key<'a>(
+        &'a self,
+        text: &'a str,
+        by: &'a str,
+    ) -> BoxFuture<'a, Result<Result<bool, Refusal>, Failure>> {
+        Box::pin(async move { Ok(Cluster::confirm_recovery_key(self, text, by).await?) })
+    }
+
+    fn authorities(&self) -> Vec<raft::AuthorityFacts> {
+        Cluster::authorities(self)
+    }
+
+    fn renew_certificate(&self, member: MemberId) -> BoxFuture<'_, Result<(String, Timestamp), Failure>> {
+        Box::pin(async move {
+            let renewed = Cluster::renew_certificate(self, member).await?;
+            Ok((renewed.serial, Timestamp(renewed.not_after_ms)))
+        })
+    }
+
+    fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<u64, Refusal>, Failure>> {
+        Box::pin(async move { Ok(Cluster::rotate_authority(self, by).await?) })
+    }
+
+    fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<(u32, usize), Refusal>, Failure>> {
+        Box::pin(async move { Ok(Cluster::rotate_data_key(self, by).await?) })
     }
 
     fn compare_states(&self) -> BoxFuture<'_, Result<raft::Comparison, Failure>> {

@@ -33,6 +33,8 @@ pub struct Standing {
     pub leading_for: Duration,
     /// The feature level every program can apply, and for how long that has been so; none: some do not say.
     pub able: Option<(u32, Duration)>,
+    /// The time of day at this member.
+    pub now: Timestamp,
 }
 
 /// Members hear from the leader once a second; a view older than this says nothing about now.
@@ -72,6 +74,10 @@ pub struct Contact {
     pub feature_level: Option<u32>,
     /// What its appends need at the hundredth, lately.
     pub append_p99_us: Option<u64>,
+    /// That certificate.
+    pub certificate: Option<raft::MemberCertificate>,
+    /// The one it shows to clients.
+    pub client_certificate: Option<raft::ClientCertificate>,
 }
 
 /// How a member's backup stands.
@@ -349,6 +355,7 @@ fn warnings(state: &State, standing: &Standing) -> Vec<String> {
             "there is no recovery key: only a member's file sealing.key would open a backup; hsraft recovery-key create".into(),
         );
     }
+    warnings.extend(super::certificates::warnings(state, standing));
     warnings
 }
 

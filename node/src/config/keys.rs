@@ -20,7 +20,7 @@ use Use::{Gone, Moot, MootTree, Read, ReadTree};
 const DATABASE: &str = "state lives in the replicated log; import a Headscale database with `hsraft import`";
 const NOISE_KEY: &str =
     "the cluster keeps one Noise key in its replicated state; the file is read once, when a cluster is founded";
-const ACME: &str = "certificates are not fetched by this version; give tls_cert_path and tls_key_path";
+const ACME: &str = "certificates and the account lie in the cluster, sealed";
 const TUNING: &str = "maps are batched by themselves";
 const AUTO_UPDATE: &str = "clients are not told to update themselves";
 
@@ -56,12 +56,12 @@ pub const KEYS: &[(&str, Use)] = &[
     ("node.routes.ha.probe_interval", Moot("a route moves when its node's stream ends")),
     ("node.routes.ha.probe_timeout", Moot("a route moves when its node's stream ends")),
     ("database", MootTree(DATABASE)),
-    ("acme_url", Moot(ACME)),
-    ("acme_email", Moot(ACME)),
+    ("acme_url", Read),
+    ("acme_email", Read),
     ("tls_letsencrypt_hostname", Read),
     ("tls_letsencrypt_cache_dir", Moot(ACME)),
-    ("tls_letsencrypt_challenge_type", Moot(ACME)),
-    ("tls_letsencrypt_listen", Moot(ACME)),
+    ("tls_letsencrypt_challenge_type", Read),
+    ("tls_letsencrypt_listen", Read),
     ("tls_cert_path", Read),
     ("tls_key_path", Read),
     ("log.level", Read),

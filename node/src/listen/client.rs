@@ -5,12 +5,11 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 use http::{HeaderValue, StatusCode, header};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use world::BoxStream;
 
 use super::{
-    Closing, Doors, Gate, Seat,
+    Closing, Doors, Gate, Seat, challenge,
     dialect::{self, Dialect},
     http as http_1, people, route,
 };
@@ -36,9 +35,11 @@ async fn serve(doors: Arc<Doors>, stream: BoxStream, from: SocketAddr, seat: Arc
     let stream: BoxStream = match &doors.tls {
         None => stream,
         Some(config) => {
-            let accept = TlsAcceptor::from(config.clone()).accept(stream);
-            match tokio::time::timeout(limits.handshake, accept).await {
-                Ok(Ok(stream)) => Box::new(stream),
+            let shaken = challenge::shake(config.clone(), &doors.control.cluster, stream);
+            match tokio::time::timeout(limits.handshake, shaken).await {
+                Ok(Ok(Some(stream))) => Box::new(stream),
+                // An authority has its answer.
+                Ok(Ok(None)) => return,
                 Ok(Err(error)) => return tracing::debug!(%from, %error, "no TLS"),
                 Err(_) => return tracing::debug!(%from, "TLS took too long"),
             }

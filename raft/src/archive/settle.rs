@@ -50,13 +50,13 @@ pub async fn settle(
     let me = MemberId(index);
     let cluster_id = crate::token::base32(&world.entropy.bytes::<5>());
     let authority_key = pki::new_key(&world.entropy);
-    let authority = pki::new_authority(&authority_key, &cluster_id, world).map_err(unusable)?;
+    let authority = pki::new_authority(&authority_key, &cluster_id, 0, world).map_err(unusable)?;
     let key = pki::new_key(&world.entropy);
     let public_key = pki::public_key(&key).map_err(unusable)?;
     let certificate =
         pki::sign_member(&authority, &authority_key, &public_key, me, &cluster_id, world).map_err(unusable)?;
 
-    let sealed: SealedSecret = sealing.seal(AUTHORITY_SECRET, &authority_key, &world.entropy);
+    let sealed: SealedSecret = sealing.seal_in(&state, AUTHORITY_SECRET, &authority_key, &world.entropy);
     let member = Member { id: me, name: name.into(), feature_level: state_machine::FEATURE_LEVEL, ..Member::default() };
     if state.feature_level() > state_machine::FEATURE_LEVEL {
         return Err(unusable("the state is of a newer program; use that one"));
@@ -77,8 +77,7 @@ pub async fn settle(
         certificate: Blob(certificate.into()),
         key: Blob(key.to_vec().into()),
         authority: Blob(authority.into()),
-        authority_key: None,
-        peers: Vec::new(),
+        ..Identity::default()
     };
     let settled = Settled {
         cluster_id,

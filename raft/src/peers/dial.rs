@@ -79,7 +79,7 @@ impl Dialer {
         let connect = async {
             let stream = gated(self.net.connect(&address).await?, &self.drills, Peer::known(to));
             let name = ServerName::try_from(member_name(to, &self.cluster_id)).map_err(io::Error::other)?;
-            TlsConnector::from(self.tls.client.clone()).connect(name, stream).await
+            TlsConnector::from(self.tls.client()).connect(name, stream).await
         };
         let at_most = self.silence() * 2;
         match tokio::time::timeout(at_most, connect).await {

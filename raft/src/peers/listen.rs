@@ -10,7 +10,10 @@ use std::{
 
 use hyper_util::rt::{TokioIo, TokioTimer};
 use state_machine::MemberId;
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
@@ -31,6 +34,8 @@ pub struct Caller {
     /// Keying material of this very TLS connection: a proof over it cannot be replayed on another.
     pub exporter: [u8; 32],
     pub from: SocketAddr,
+    /// Cancelled when this connection is about to end: what streams on it shall come to an end by itself.
+    pub leaving: CancellationToken,
 }
 
 /// Connections that have not proved to be a member's, at once. When one more comes, the oldest is turned out: a member
@@ -49,14 +54,15 @@ pub async fn serve(mut listener: Box<dyn Listener>, dialer: Dialer, service: Ser
         match listener.accept().await {
             Ok((stream, from)) => {
                 let (dialer, server, stay) = (dialer.clone(), server.clone(), strangers.enter());
+                let mut papers = dialer.tls.changes();
                 dialer.tasks.clone().spawn(async move {
                     match stay.bounded(shake(stream, from, &dialer)).await {
                         Some(Ok((stream, caller))) if caller.member.is_some() => {
                             drop(stay);
-                            converse(stream, caller, server, &dialer).await;
+                            converse(stream, caller, server, &dialer, &mut papers).await;
                         }
                         Some(Ok((stream, caller))) => {
-                            let talk = converse(stream, caller, server, &dialer);
+                            let talk = converse(stream, caller, server, &dialer, &mut papers);
                             if stay.bounded(talk).await.is_none() {
                                 tracing::debug!(%from, "a stranger was turned out");
                             }
@@ -126,7 +132,7 @@ impl Drop for Stay {
 async fn shake(stream: BoxStream, from: SocketAddr, dialer: &Dialer) -> io::Result<(TlsStream<BoxStream>, Caller)> {
     let peer = Peer::default();
     let stream = gated(stream, &dialer.drills, peer.clone());
-    let stream = TlsAcceptor::from(dialer.tls.server.clone()).accept(stream).await?;
+    let stream = TlsAcceptor::from(dialer.tls.server()).accept(stream).await?;
     let session = stream.get_ref().1;
     let member = match session.peer_certificates() {
         None | Some([]) => None,
@@ -139,16 +145,49 @@ async fn shake(stream: BoxStream, from: SocketAddr, dialer: &Dialer) -> io::Resu
         peer.is(member);
     }
     let exporter = session.export_keying_material([0; 32], EXPORTER_LABEL, None).map_err(io::Error::other)?;
-    Ok((stream, Caller { member, exporter, from }))
+    Ok((stream, Caller { member, exporter, from, leaving: CancellationToken::new() }))
 }
 
-async fn converse(stream: TlsStream<BoxStream>, caller: Caller, server: PeersServer<Service>, dialer: &Dialer) {
+/// A connection whose certificates are replaced ends: new requests come on a new one, those under way are finished.
+const FAREWELL: Duration = Duration::from_secs(30);
+/// A caller has long had another certificate when only this much of its old one is left.
+const OLD: Duration = Duration::from_secs(5 * 24 * 3600);
+/// Clocks are set; a long wait is taken in pieces.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// Returns when this member's papers changed, or the caller's certificate nears its end (or, if it came with an old
+/// one, at its end).
+async fn outdated(shown: Option<Vec<u8>>, dialer: &Dialer, papers: &mut watch::Receiver<u64>) {
+    let left = || shown.as_ref().map(|certificate| dialer.tls.left(certificate));
+    let margin = if left().is_some_and(|left| left > OLD) { OLD } else { Duration::ZERO };
+    loop {
+        let wait = left().map_or(LOOK_EVERY, |left| left.saturating_sub(margin));
+        if wait.is_zero() {
+            return;
+        }
+        tokio::select! { biased;
+            // The sender lives as long as the dialer.
+            _ = papers.changed() => return,
+            () = tokio::time::sleep(wait.min(LOOK_EVERY)) => {}
+        }
+    }
+}
+
+async fn converse(
+    stream: TlsStream<BoxStream>,
+    caller: Caller,
+    server: PeersServer<Service>,
+    dialer: &Dialer,
+    papers: &mut watch::Receiver<u64>,
+) {
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.to_vec());
+    let leaving = caller.leaving.clone();
     let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         request.extensions_mut().insert(caller.clone());
         let mut server = server.clone();
         async move { server.call(request).await }
     });
-    let served = hyper::server::conn::http2::Builder::new(dialer.tasks.clone())
+    let connection = hyper::server::conn::http2::Builder::new(dialer.tasks.clone())
         .timer(TokioTimer::new())
         // The date would come from the system's clock behind our back, and its moments would show in a simulation.
         .auto_date_header(false)
@@ -157,8 +196,19 @@ async fn converse(stream: TlsStream<BoxStream>, caller: Caller, server: PeersSer
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20)
         .max_concurrent_streams(256)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! { biased;
+        served = connection.as_mut() => served,
+        () = outdated(shown, dialer, papers) => {
+            leaving.cancel();
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(FAREWELL, connection).await {
+                Ok(served) => served,
+                Err(_) => return tracing::debug!("a peer connection was cut: its certificates were replaced"),
+            }
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "a peer connection ended");
     }

@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc};
 use bytes::BytesMut;
 use futures::{Stream, StreamExt, stream};
 use state_machine::{MemberId, MemberState};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -37,6 +38,11 @@ fn unavailable(error: impl ToString) -> Status {
     Status::unavailable(error.to_string())
 }
 
+/// Streams end with it.
+fn leaving<T>(request: &Request<T>) -> CancellationToken {
+    request.extensions().get::<Caller>().map(|caller| caller.leaving.clone()).unwrap_or_default()
+}
+
 impl Service {
     /// The member that calls; fenced ones and strangers are refused.
     fn member<T>(&self, request: &Request<T>) -> Result<MemberId, Status> {
@@ -57,16 +63,17 @@ impl Peers for Service {
 
     async fn append(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
         let from = self.member(&request)?;
-        let core = self.0.clone();
-        let requests = stream::unfold((request.into_inner(), core), move |(mut frames, core)| async move {
-            let frame = frames.message().await.ok()??;
+        let (core, leaving) = (self.0.clone(), leaving(&request));
+        let ends = (request.into_inner(), core, leaving);
+        let requests = stream::unfold(ends, move |(mut frames, core, leaving)| async move {
+            let frame = leaving.run_until_cancelled(frames.message()).await?.ok()??;
             match AppendRequest::from_wire(&frame.data) {
                 // The leader finds the stream ended and tries again, until there is room.
                 Ok(request) if !request.entries.is_empty() && core.room().exhausted => {
                     tracing::debug!(member = %from, "the disk is full: entries are not taken");
                     None
                 }
-                Ok(request) => Some((request, (frames, core))),
+                Ok(request) => Some((request, (frames, core, leaving))),
                 Err(error) => {
                     tracing::warn!(member = %from, %error, "an append request cannot be read");
                     None
@@ -116,6 +123,7 @@ impl Peers for Service {
             Call::ReadIndex => encode(&self.0.read_index_here().await),
             Call::Report => encode(&self.0.hear(from, decode(&data).map_err(malformed)?)),
             Call::Remember => encode(&self.0.remember(from)),
+            Call::Renew => encode(&self.0.renew_here().await),
         };
         Ok(Response::new(frame(answer)))
     }
@@ -146,7 +154,8 @@ impl Peers for Service {
 
     async fn propose(&self, request: Request<Streaming<Frame>>) -> Result<Response<Frames>, Status> {
         let from = self.member(&request)?;
-        Ok(Response::new(Box::pin(forward::take(self.0.clone(), from, request.into_inner()))))
+        let leaving = leaving(&request);
+        Ok(Response::new(Box::pin(forward::take(self.0.clone(), from, request.into_inner(), leaving))))
     }
 
     async fn join(&self, request: Request<Frame>) -> Result<Response<Frame>, Status> {

@@ -50,6 +50,7 @@ impl State {
             }
         }
         check_secret(AUTHORITY_KEY, &key)?;
+        self.check_seal(&key)?;
         let newest = self.authorities().get_max().map(|(_, newest)| newest.clone());
         if newest.as_ref().is_some_and(|newest| newest.settled_at.is_none()) {
             let waiting = self.members_to_move();
@@ -175,6 +176,7 @@ impl State {
         let known = self.certificate(name)?;
         let secret = ManagedCertificate::next_key(name);
         check_secret(&secret, &key)?;
+        self.check_seal(&key)?;
         check_text(What::Certificate, "URL of the order", &order.url, 2_048)?;
         if order.challenges.len() > CHALLENGES_MAX {
             return Err(invalid(What::Certificate, format!("more than {CHALLENGES_MAX} challenges")));
@@ -200,6 +202,7 @@ impl State {
         let known = self.certificate(name)?;
         let secret = ManagedCertificate::key(name);
         check_secret(&secret, &key)?;
+        self.check_seal(&key)?;
         if chain.is_empty() || chain.len() > CHAIN_BYTES_MAX {
             return Err(invalid(What::Certificate, format!("a chain has 1 to {CHAIN_BYTES_MAX} bytes")));
         }

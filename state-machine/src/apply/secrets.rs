@@ -10,10 +10,12 @@ use crate::{
     state::State,
 };
 
-use super::{check_text, invalid, not_found};
+use super::{check_text, features::OPERATION, invalid, not_found};
 
 const SECRET_BYTES_MAX: usize = 64 * 1024;
 const SECRETS_MAX: usize = 1_024;
+/// The id of the key that seals data keys; it is in no State.
+const SEALING_KEY: u32 = 1;
 /// How the names of data keys begin.
 const DATA_KEYS: &str = "data-key.";
 /// Under which the wrapped sealing key lies.
@@ -22,6 +24,7 @@ const RECOVERY: &str = "recovery";
 impl State {
     pub(super) fn replace_secret(&mut self, name: String, secret: SealedSecret) -> Answer {
         check_secret(&name, &secret)?;
+        self.check_seal(&secret)?;
         if self.secrets().get(&name).is_some_and(|known| **known == secret) {
             return Ok(Outcome::Unchanged);
         }
@@ -68,6 +71,16 @@ impl State {
         let at = self.now();
         self.cluster_mut().recovery_confirmed = Some(RecoveryConfirmed { key, at });
         Ok(Outcome::Done)
+    }
+
+    /// Refuses what was sealed with a data key that is gone: while it was on its way all secrets got another, and nobody
+    /// could ever open it. To be sealed again.
+    pub(super) fn check_seal(&self, secret: &SealedSecret) -> Result<(), Refusal> {
+        let known = || self.secrets().contains_key(&format!("{DATA_KEYS}{}", secret.key_id));
+        if self.feature_level() < OPERATION || secret.key_id <= SEALING_KEY || known() {
+            return Ok(());
+        }
+        Err(Refusal::SecretsChanged)
     }
 
     /// Which secrets there are and how they are sealed; another one after every change.

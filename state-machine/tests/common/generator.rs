@@ -201,10 +201,10 @@ impl Generator {
                     ..CertificateWish::default()
                 }),
             },
-            5 => Command::OrderCertificate { name, order: CertificateOrder::default(), key: sealed(2) },
+            5 => Command::OrderCertificate { name, order: CertificateOrder::default(), key: sealed(1) },
             6 => {
                 let (not_before, not_after) = (Timestamp(self.now), Timestamp(self.now + 86_400_000));
-                Command::IssueCertificate { name, chain: "pem".into(), not_before, not_after, key: sealed(2) }
+                Command::IssueCertificate { name, chain: "pem".into(), not_before, not_after, key: sealed(1) }
             }
             7 => Command::FailCertificate { name, error: "no\n".into(), retry_at: Timestamp(self.now) },
             _ => Command::ResealSecrets {

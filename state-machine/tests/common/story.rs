@@ -116,7 +116,11 @@ impl Story {
             "undrain" => Command::SetMemberDraining { id: words.id("member").map(MemberId)?, draining: false },
             "secret" => Command::PutSecret {
                 name: words.first()?.into(),
-                secret: SealedSecret { key_id: 1, nonce: vec![1], ciphertext: words.text("value").into_bytes() },
+                secret: SealedSecret {
+                    key_id: words.number("key")?.unwrap_or(1) as u32,
+                    nonce: vec![1],
+                    ciphertext: words.text("value").into_bytes(),
+                },
             },
             "reseal" => Command::ResealSecrets {
                 seen: if words.flag("stale") { [0; 32] } else { self.state.secrets_fingerprint() },
