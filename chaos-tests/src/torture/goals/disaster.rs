@@ -186,6 +186,7 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
         let moment = state_machine::Timestamp(crew.world.clock.now_ms()).to_string();
         sleep(A_BACKUP).await;
         let seats: Vec<usize> = crew.running();
+        ensure!(seats.len() == 3, "a member ended before the disaster:\n{}", crew.logs());
         for member in &seats {
             crew.signal(*member, "-KILL").await?;
         }
