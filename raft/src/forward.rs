@@ -65,6 +65,12 @@ impl Core {
         command: Command,
         deadline: Instant,
     ) -> Result<Applied, ProposeError> {
+        // An older leader would take what it can read of a later command, and leave the rest out.
+        if command.feature_level() > 0
+            && let Err(refusal) = self.admits(&command).await
+        {
+            return Ok(Applied { revision: self.latest.borrow().revision(), answer: Err(refusal) });
+        }
         let mut entry = Entry { request: Some(request), at: Timestamp(0), by: by.into(), command };
         let mut bytes = Bytes::from(codec::encode_entry(&entry));
         if bytes.len() > COMMAND_BYTES_MAX {

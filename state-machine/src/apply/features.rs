@@ -47,7 +47,11 @@ impl Command {
         match self {
             // RaiseFeatureLevel is what leads there: the leader asks every member's program instead.
             Command::RaiseFeatureLevel { .. } => 0,
-            Command::ApplySettings { settings } if settings.dial_plan => OPERATION,
+            // A field of a later level: an older program would leave it out, or not read the entry at all.
+            Command::ApplySettings { settings } if settings.dial_plan || settings.audit_rows != AUDIT_ROWS => OPERATION,
+            Command::CreateJoinToken { token } if token.uses > 1 || !token.from.is_empty() => OPERATION,
+            Command::CreateApiKey { key } if is_users(key) => OPERATION,
+            Command::Import { batch } if batch.api_keys.iter().any(is_users) => OPERATION,
             Command::SetMemberRole { insist: true, .. }
             | Command::SetMemberAddresses { .. }
             | Command::ResealSecrets { .. }
@@ -64,6 +68,10 @@ impl Command {
             _ => 0,
         }
     }
+}
+
+fn is_users(key: &ApiKey) -> bool {
+    key.role == Role::User || key.user.is_some()
 }
 
 impl State {
