@@ -111,7 +111,7 @@ impl std::fmt::Debug for NoisePrivate {
 }
 
 /// A login provider that speaks OpenID Connect, and whom it may let in. Must be the same at all members.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Oidc {
     /// As the provider itself writes it: `https://idp.example.com`.
     pub issuer: String,

@@ -126,6 +126,7 @@ fn needs_restart(old: &Options, new: &Options) -> Vec<&'static str> {
         ("cluster.auto_remove_after", old.auto_remove_after != new.auto_remove_after),
         ("cluster.snapshot_every", old.snapshot_every != new.snapshot_every),
         ("policy.mode and policy.path (given or taken away)", old.policy.is_some() != new.policy.is_some()),
+        ("oidc", old.oidc != new.oidc),
         ("derp.urls", old.derp.urls != new.derp.urls || old.derp.every != new.derp.every),
         ("derp.paths (beside derp.urls)", !new.derp.urls.is_empty() && old.derp.fixed != new.derp.fixed),
         ("derp.server and cluster.derp_…", without_certificate(old) != without_certificate(new)),

@@ -3,7 +3,7 @@
 //! The file founds a cluster; afterwards the state counts. A file that differs changes nothing by itself: three members
 //! with three files would take turns. The difference is told at start, and taken over on request (SIGHUP).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use state_machine::Settings;
@@ -27,11 +27,13 @@ fn pairs(cluster: &Settings, file: &Settings) -> BTreeMap<String, (Value, Value)
     else {
         return BTreeMap::new();
     };
-    cluster
-        .into_iter()
-        .filter_map(|(key, here)| {
-            let there = file.get(&key).cloned().unwrap_or(Value::Null);
-            (here != there).then_some((key, (here, there)))
+    // What is as usual may not be written at all, on either side.
+    let keys: BTreeSet<&String> = cluster.keys().chain(file.keys()).collect();
+    let of = |settings: &serde_json::Map<String, Value>, key: &str| settings.get(key).cloned().unwrap_or(Value::Null);
+    keys.into_iter()
+        .filter_map(|key| {
+            let (here, there) = (of(&cluster, key), of(&file, key));
+            (here != there).then_some((key.clone(), (here, there)))
         })
         .collect()
 }
@@ -47,5 +49,8 @@ mod tests {
         assert_eq!(differences(&cluster, &cluster), Vec::<String>::new());
         assert_eq!(differences(&cluster, &file), ["base_domain: the cluster has \"a\", the file says \"b\""]);
         assert_eq!(differing_keys(&cluster, &file), ["base_domain"]);
+        let more = Settings { audit_rows: 200, ..cluster.clone() };
+        assert_eq!(differing_keys(&cluster, &more), ["audit_rows"]);
+        assert_eq!(differing_keys(&more, &cluster), ["audit_rows"]);
     }
 }
