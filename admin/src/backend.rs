@@ -43,8 +43,6 @@ pub trait Backend: Send + Sync + 'static {
     fn full_backup(&self) -> Result<(String, Vec<u8>), Failure>;
     /// Makes the key that opens backups; shown once.
     fn create_recovery_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<String, Failure>>;
-    /// Whether a text is that key.
-    fn is_recovery_key(&self, text: &str) -> bool;
     /// Has all members compare their states at one log index.
     fn compare_states(&self) -> BoxFuture<'_, Result<raft::Comparison, Failure>> {
         Box::pin(async { Err(Failure::Unfit("there are no members to compare".into())) })

@@ -160,7 +160,7 @@ async fn poll(world: &World, port: u16, identity: &Identity, key: Option<&str>) 
     let deadline = Instant::now() + trio::PATIENCE;
     loop {
         let attempt = async {
-            let mut connection = Connection::open(world, &server, identity).await?;
+            let connection = Connection::open(world, &server, identity).await?;
             if let Some(key) = key {
                 let registered = connection.register(identity, Some(key)).await?;
                 anyhow::ensure!(registered == Registered::In, "{registered:?}");

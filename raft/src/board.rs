@@ -234,10 +234,6 @@ impl Boards {
         self.inner().client_certificate.clone()
     }
 
-    fn fingerprints(&self) -> Vec<Fingerprint> {
-        self.inner().fingerprints.clone()
-    }
-
     /// What is shown to clients.
     pub fn tell_client_certificate(&self, shown: Option<ClientCertificate>) {
         self.inner().client_certificate = shown;

@@ -251,7 +251,7 @@ async fn open(
     identity: &Identity,
     key: Option<&str>,
 ) -> Result<(Connection, chaos_tests::client::MapStream)> {
-    let mut connection = Connection::open(world, server, identity).await?;
+    let connection = Connection::open(world, server, identity).await?;
     if let Some(key) = key {
         let registered = connection.register(identity, Some(key)).await?;
         ensure!(registered == Registered::In, "not let in: {registered:?}");
