@@ -375,6 +375,10 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
         Word::Generate(word) => return shell::generate(&word, &output).map(|()| exit::OK),
         Word::Completion(args) => return shell::completion(&args, &output).map(|()| exit::OK),
         Word::Manual(args) => return shell::manual(&args, &output).map(|()| exit::OK),
+        Word::Snapshot(backup::SnapshotWord::Agent(backup::AgentWord::Status)) => {
+            let desk = desk::Desk::open(&cli.global, output)?;
+            return backup::agent_status(&desk).await;
+        }
         Word::Snapshot(backup::SnapshotWord::Save { file }) => {
             let desk = desk::Desk::open(&cli.global, output)?;
             return backup::save(&file, &desk, world).await.map(|()| exit::OK);

@@ -10,12 +10,13 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("tailcfg", &[]),
     ("policy", &[]),
     ("world", &[]),
+    ("bucket", &["world"]),
     ("state-machine", &["policy", "tailcfg"]),
     ("netmap", &["policy", "state-machine", "tailcfg"]),
     ("raft", &["state-machine", "world"]),
     ("derp", &["tailcfg", "world"]),
-    ("admin", &["netmap", "policy", "raft", "state-machine", "tailcfg"]),
-    ("node", &["admin", "derp", "netmap", "policy", "raft", "state-machine", "tailcfg", "world"]),
+    ("admin", &["bucket", "netmap", "policy", "raft", "state-machine", "tailcfg"]),
+    ("node", &["admin", "bucket", "derp", "netmap", "policy", "raft", "state-machine", "tailcfg", "world"]),
     ("chaos-tests", &["admin", "derp", "netmap", "node", "policy", "raft", "state-machine", "tailcfg", "world"]),
 ];
 
@@ -58,6 +59,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tailscale", &["chaos-tests"]),
     ("getrandom", &["world"]),
     ("socket2", &["world"]),
+    // Never in a simulation: only the real composition root and the command line open a bucket.
+    ("object_store", &["bucket"]),
 ];
 
 #[test]

@@ -39,6 +39,8 @@ pub use values::{derp_map, span};
 pub struct Config {
     pub options: Options,
     pub log: Log,
+    /// A bucket for backups, to be opened by whoever runs a real member.
+    pub backup: Option<bucket::Way>,
     pub warnings: Vec<Problem>,
 }
 
@@ -161,6 +163,7 @@ pub fn from_text(
         auto_remove_after: auto_remove_after(d),
         join_within: raft::JOIN_WITHIN,
         arrival: None,
+        backup_bucket: None,
         snapshot_every: d.parsed("cluster.snapshot_every", "10000").unwrap_or(10_000).max(100),
         limits: Limits::default(),
         raft_runtime: None,
@@ -173,11 +176,42 @@ pub fn from_text(
         level: d.text("log.level").unwrap_or_else(|| "info".to_owned()),
         json: d.text("log.format").as_deref() == Some("json"),
     };
+    let backup = backup_url(&mut document, env);
     if document.errors.is_empty() {
-        Ok(Config { options, log, warnings: document.warnings })
+        Ok(Config { options, log, backup, warnings: document.warnings })
     } else {
         Err(ConfigError::Problems { problems: document.errors })
     }
+}
+
+/// A bucket: where from the file, credentials from the file or, better, the environment.
+fn backup_url(d: &mut Document, env: &BTreeMap<String, String>) -> Option<bucket::Way> {
+    let url = d.text("cluster.backup_url");
+    let mut way = bucket::Way::from_env(url.as_deref().unwrap_or_default(), env);
+    if let Some(endpoint) = d.text("cluster.backup_s3.endpoint") {
+        way.endpoint = endpoint;
+    }
+    if let Some(region) = d.text("cluster.backup_s3.region") {
+        way.region = region;
+    }
+    if let Some(id) = d.text("cluster.backup_s3.access_key_id") {
+        way.access_key_id = id;
+    }
+    if let Some(secret) = d.text("cluster.backup_s3.secret_access_key") {
+        way.secret_access_key = secret.into();
+    }
+    way.allow_http |= d.flag("cluster.backup_s3.allow_http").unwrap_or(false);
+    url.as_ref()?;
+    if d.has("cluster.backup_dir") {
+        d.wrong(
+            "cluster.backup_dir",
+            "cluster.backup_url is given as well; backups go to one place, remove one of them",
+        );
+    }
+    if let Err(error) = bucket::open(&way) {
+        d.wrong("cluster.backup_url", &error.to_string());
+    }
+    Some(way)
 }
 
 /// Both in MiB.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -60,12 +61,14 @@ pub struct Options {
     pub snapshot_every: u64,
     /// How much room this member wants on its disk.
     pub space: raft::Space,
-    /// Where backups are kept; none: nowhere.
+    /// A folder where backups are kept.
     pub backup_dir: Option<PathBuf>,
     /// Whether drills may break this member on purpose.
     pub drills: bool,
     /// No drill begins within these spans: from, until.
     pub drills_freeze: Vec<(Timestamp, Timestamp)>,
+    /// Another place where backups are kept; opened by whoever runs a real member, and preferred to the folder.
+    pub backup_bucket: Option<Bucket>,
 
     /// The login provider people prove themselves at; none: they are let in on a server.
     pub oidc: Option<Oidc>,
@@ -153,6 +156,16 @@ pub struct ClientSecret(pub String);
 impl std::fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ClientSecret(…)")
+    }
+}
+
+/// A place for backups that somebody opened. Its Debug form is its name.
+#[derive(Clone)]
+pub struct Bucket(pub Arc<dyn raft::archive::Objects>);
+
+impl std::fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
     }
 }
 
@@ -272,6 +285,15 @@ impl Default for Limits {
 }
 
 impl Options {
+    /// Where backups go; none: nowhere.
+    pub fn backup_place(&self, world: &world::World) -> Option<Arc<dyn raft::archive::Objects>> {
+        match (&self.backup_bucket, &self.backup_dir) {
+            (Some(Bucket(place)), _) => Some(place.clone()),
+            (None, Some(folder)) => Some(raft::archive::folder(folder, &world.disk)),
+            (None, None) => None,
+        }
+    }
+
     /// A member that founds (or continues) a cluster of one in `data_dir`, on free loopback ports, without relay,
     /// metrics or unix socket. What tests and simulations start from.
     pub fn new(name: &str, data_dir: impl Into<PathBuf>) -> Options {
@@ -312,6 +334,7 @@ impl Options {
             drills: false,
             drills_freeze: Vec::new(),
             oidc: None,
+            backup_bucket: None,
             relay: None,
             limits: Limits::default(),
             raft_runtime: None,

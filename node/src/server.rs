@@ -452,8 +452,8 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
         auto_remove_after: options.auto_remove_after,
         join_within: options.join_within,
         arrival: options.arrival.clone(),
-        backup: options.backup_dir.clone(),
         drills: options.drills,
+        backup: options.backup_place(world),
         runtime: options.raft_runtime.clone(),
     }
 }

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     agreement::{self, Agreement, Fingerprint, TOLD},
-    archive::BackupReport,
+    archive::{self, BackupReport},
     certificates::{ClientCertificate, MemberCertificate},
     cluster::{Core, REMOVED},
     encode::{Call, decode, encode},
@@ -265,6 +265,13 @@ impl Boards {
         self.inner().stepped_aside.map(|at| at.elapsed())
     }
 
+    /// What others said of their backups a moment ago; of those that keep one.
+    pub fn backups(&self) -> BTreeMap<MemberId, BackupReport> {
+        let inner = self.inner();
+        let fresh = inner.told.iter().filter(|(_, told)| told.at.elapsed() < FRESH);
+        fresh.filter_map(|(id, told)| Some((*id, told.report.backup.clone()?))).collect()
+    }
+
     pub fn backup(&self) -> Option<BackupReport> {
         self.inner().backup.clone()
     }
@@ -446,7 +453,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             reaches: std::mem::take(&mut reaches),
             append_p99_us: core.metrics.store.pace.p99().map(|p99| p99.as_micros() as u64),
             stepped_aside_ms_ago: core.boards.own_step_aside_ago().map(|ago| ago.as_millis() as u64),
-            backup: core.boards.backup(),
+            backup: core.boards.backup().map(|backup| backup.at(core.world.clock.now_ms())),
             fingerprints: core.boards.fingerprints(),
             feature_level: core.feature_level,
             room: Some(core.room()).filter(|room| *room != Room::default()),
@@ -454,6 +461,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             certificate: core.member_certificate(),
             client_certificate: core.boards.client_certificate(),
         };
+        archive::measure(&core, report.backup.clone());
         core.boards.inner().own = report.clone();
         let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };
         let said = core.others().into_iter().map(|to| tell(core.dialer_client(to), to, frame.clone()));

@@ -42,6 +42,26 @@ fn entries() -> Vec<types::Entry> {
     ]
 }
 
+fn backup() -> BackupReport {
+    BackupReport {
+        archived_at_ms: 5,
+        full_at_ms: 4,
+        index: 9,
+        error: String::new(),
+        acting: true,
+        place: "/backup".into(),
+        behind_ms: Some(7),
+        verified_at_ms: 3,
+        trial_error: String::new(),
+    }
+}
+
+/// As programs of level 2 told of it.
+fn before() -> Report {
+    let backup = BackupReport { archived_at_ms: 5, full_at_ms: 4, index: 9, ..BackupReport::default() };
+    Report { feature_level: 0, room: None, scrubbed_ms: 0, backup: Some(backup), ..report() }
+}
+
 fn report() -> Report {
     Report {
         incarnation: 7,
@@ -52,7 +72,7 @@ fn report() -> Report {
         round_trip_ms: 2,
         certificate_ends_ms: 1_802_592_000_000,
         reaches: BTreeSet::from([1, 20]),
-        backup: Some(BackupReport { archived_at_ms: 5, full_at_ms: 4, index: 9, error: String::new() }),
+        backup: Some(backup()),
         fingerprints: vec![Fingerprint { revision: 9, hash: 77 }],
         feature_level: 3,
         room: Some(Room { free: 9_000, short: true, needed: 100, exhausted: false }),
@@ -194,13 +214,11 @@ fn the_previous_forms_are_read_and_the_log_is_written_as_before() {
     for (name, bytes) in old {
         match name.as_str() {
             "report.request" => {
-                let before = Report { feature_level: 0, room: None, scrubbed_ms: 0, ..report() };
-                assert_eq!(decode::<Report>(&bytes).unwrap(), before, "{name}");
+                assert_eq!(decode::<Report>(&bytes).unwrap(), before(), "{name}");
             }
             "report.answer" => {
                 let board = decode::<Heard>(&bytes).unwrap().board.unwrap();
-                let before = Report { feature_level: 0, room: None, scrubbed_ms: 0, ..report() };
-                assert_eq!(board.members[&17].report, Some(before), "{name}");
+                assert_eq!(board.members[&17].report, Some(before()), "{name}");
             }
             name => assert_eq!(hex::encode(&bytes), hex::encode(&now[name]), "{name}"),
         }

@@ -1,9 +1,10 @@
 //! What a member needs to know about itself.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use state_machine::{RelayFacts, Settings};
 use tokio::sync::watch;
+use world::Objects;
 
 use crate::status::Arriving;
 
@@ -40,10 +41,10 @@ pub struct Options {
     pub snapshot_every: u64,
     /// How much room this member wants on its disk.
     pub space: crate::space::Space,
-    /// Where this member keeps backups; none: nowhere.
-    pub backup: Option<PathBuf>,
     /// Whether drills may break this member on purpose.
     pub drills: bool,
+    /// Where this member keeps the cluster's backups when it is its turn; none: nowhere.
+    pub backup: Option<Arc<dyn Objects>>,
     /// Raft's own runtime in production; none: the current one.
     pub runtime: Option<tokio::runtime::Handle>,
 }

@@ -139,7 +139,7 @@ async fn start_with(
     world::failpoint!("start.engine.before");
     let closed = store.closed();
     let log = Log::new(store.clone(), &recovered);
-    let archive = options.backup.clone().map(|target| (target, store.clone(), log.clone()));
+    let archive = options.backup.clone().map(|place| (place, log.clone()));
     let facts_of_log = log.clone();
     drop(recovered);
     let config = engine_config(options, &identity.cluster_id)?;
@@ -206,8 +206,9 @@ async fn start_with(
     } else if is_new {
         wait_for_seat(&core, options.join_within).await?;
     }
-    if let Some((target, store, log)) = archive {
-        tasks.spawn(archive::keep(core.clone(), target, store, log, options.name.clone()));
+    if let Some((place, log)) = archive {
+        let folder = options.data_dir.clone();
+        tasks.spawn(archive::keep(core.clone(), place, log, options.name.clone(), folder));
     }
     tasks.spawn(announce(core.clone(), facts));
     tasks.spawn(renewal::keep(core, identity, options.clone(), wishes));

@@ -119,6 +119,7 @@ table! {
 
     START_UNFIT 3116, "this machine cannot hold the timing profile", "the disk syncs too slowly or the others are too far for its election timeouts; leaders would change for nothing", "use the profile the message names (cluster.timing), or a faster disk; measure again with: hsraft check perf,net";
 
+    BACKUP_BEHIND 4040, "the newest backup is more than a minute old, or the last attempt failed", "the place for backups is down, slow, full or refuses; the cluster itself is not affected", "hsraft snapshot agent status shows the place and the reason; backups go on by themselves, from where they ended, once it works again";
     BACKUP_DAMAGED 4041, "a backup is damaged or does not open", "bytes changed, a file is missing, or the key is not the one it was made with", "use another shelf or an older full: hsraft snapshot verify TARGET";
 
     NOT_DONE 9001, "it was not done", "the message says why", "the message says what would help";

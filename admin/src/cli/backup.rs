@@ -1,15 +1,22 @@
 //! `snapshot`, `recover`, `recovery-key`: backups, and the day they are needed.
 //!
-//! Only `snapshot save` and `recovery-key` speak to a member. Everything else works on files, on a machine where no member
-//! runs.
+//! Only `snapshot save`, `snapshot agent` and `recovery-key` speak to a member. Everything else works on files and
+//! buckets, on a machine where no member runs.
 
-use std::path::{Path, PathBuf};
+mod agent;
+mod plan;
 
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+pub use agent::status as agent_status;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::{Args, Subcommand};
 use raft::{
     World,
-    archive::{ArchiveError, Item, Kept, LeftOver, RecoveryKey, Shelf},
+    archive::{ArchiveError, Begin, Item, Kept, Objects, RecoveryKey, Shelf},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,7 +26,7 @@ use super::{
     Output,
     desk::Desk,
     problem::{Problem, exit},
-    table::{Table, moment, span},
+    table::{Table, moment},
 };
 use crate::{files, v1::types::parse_moment};
 
@@ -27,19 +34,30 @@ use crate::{files, v1::types::parse_moment};
 #[derive(Debug, Subcommand)]
 pub enum SnapshotWord {
     /// Write the whole state of the cluster to a file, now
-    #[command(after_help = "Example:\n  hsraft snapshot save before-the-change.hsfull")]
-    Save { file: PathBuf },
-    /// Show the backups in a folder (cluster.backup_dir)
-    #[command(alias = "ls", after_help = "Example:\n  hsraft snapshot list /backup/hsraft")]
-    List { target: PathBuf },
+    #[command(
+        after_help = "Examples:\n  hsraft snapshot save before-the-change.hsfull\n  hsraft snapshot save s3://backups/hsraft/by-hand"
+    )]
+    Save {
+        /// A file, or s3://bucket/prefix (credentials from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL)
+        file: String,
+    },
+    /// Show the backups in a folder (cluster.backup_dir) or bucket (cluster.backup_url)
+    #[command(
+        alias = "ls",
+        after_help = "Examples:\n  hsraft snapshot list /backup/hsraft\n  hsraft snapshot list s3://backups/hsraft"
+    )]
+    List {
+        /// A folder, or s3://bucket/prefix
+        target: String,
+    },
     /// Show what a full backup holds
     #[command(after_help = "Example:\n  hsraft snapshot inspect before-the-change.hsfull")]
     Inspect { file: PathBuf },
     /// Read every file, replay the log and compare the states on the way; exits 41 on damage
     #[command(after_help = "Example:\n  hsraft snapshot verify /backup/hsraft --restore-dry-run")]
     Verify {
-        /// A file, or a folder of backups
-        target: PathBuf,
+        /// A file, a folder of backups, or s3://bucket/prefix
+        target: String,
         /// Also put a member together from it, in a scratch folder that is removed again
         #[arg(long)]
         restore_dry_run: bool,
@@ -49,7 +67,8 @@ pub enum SnapshotWord {
     /// Remove what is older than the retention
     #[command(after_help = "Example:\n  hsraft snapshot prune /backup/hsraft --keep 24h,7d,4w")]
     Prune {
-        target: PathBuf,
+        /// A folder, or s3://bucket/prefix
+        target: String,
         /// One full for each hour, day and week, so many
         #[arg(long, default_value = "24h,7d,4w", value_parser = parse_kept)]
         keep: Kept,
@@ -59,8 +78,8 @@ pub enum SnapshotWord {
         after_help = "Example:\n  hsraft snapshot restore /backup/hsraft --data-dir /var/lib/hsraft --name hs1 \\\n    --recovery-key-file key.txt --at 2026-09-01T10:00:00Z"
     )]
     Restore {
-        /// A file, or a folder of backups
-        target: PathBuf,
+        /// A file, a folder of backups, or s3://bucket/prefix
+        target: String,
         /// The state at this moment; without it the newest
         #[arg(long, value_name = "TIME", value_parser = in_past)]
         at: Option<Timestamp>,
@@ -73,6 +92,17 @@ pub enum SnapshotWord {
         #[command(flatten)]
         key: KeyArgs,
     },
+    /// The task that keeps backups
+    #[command(subcommand)]
+    Agent(AgentWord),
+}
+
+/// What can be asked of the task that keeps backups.
+#[derive(Debug, Subcommand)]
+pub enum AgentWord {
+    /// Who keeps backups where, when it last worked, what might be missing now; exits 1 when that is more than a minute
+    #[command(after_help = "Example:\n  hsraft snapshot agent status")]
+    Status,
 }
 
 /// What opens the secrets in a backup.
@@ -112,11 +142,16 @@ pub struct RecoverArgs {
 #[derive(Debug, Subcommand)]
 pub enum RecoverWord {
     /// Compare what is left of the members and say which to go on with; changes nothing
-    #[command(after_help = "Example:\n  hsraft recover plan --survivor /var/lib/hsraft --survivor /mnt/hs3/hsraft")]
+    #[command(
+        after_help = "Example:\n  hsraft recover plan --survivor /var/lib/hsraft --survivor /mnt/hs3/hsraft --backup /backup/hsraft"
+    )]
     Plan {
         /// A member's folder; several times
         #[arg(long, required = true, value_name = "FOLDER")]
         survivor: Vec<PathBuf>,
+        /// The backups, which may reach further: a folder or s3://bucket/prefix
+        #[arg(long, value_name = "TARGET")]
+        backup: Option<String>,
     },
 }
 
@@ -165,18 +200,24 @@ fn failed(error: ArchiveError) -> Problem {
 }
 
 /// `snapshot save` and `recovery-key`, which need a member.
-pub async fn save(file: &Path, desk: &Desk, world: &World) -> Result<(), Problem> {
+pub async fn save(file: &str, desk: &Desk, world: &World) -> Result<(), Problem> {
     let saved: Saved = desk.client.get("/api/v1/cluster/backup").await?;
     let bytes = BASE64_STANDARD.decode(&saved.data).map_err(|error| Problem::new(format!("the answer: {error}")))?;
     let full = raft::archive::read_full(&bytes.clone().into()).map_err(Problem::new)?;
-    let broken = |error: std::io::Error| Problem::new(format!("{}: {error}", file.display()));
-    world.disk.write(file, &bytes).map_err(broken)?;
-    if world.disk.read(file).map_err(broken)?.as_ref() != Some(&bytes) {
-        return Err(Problem::new(format!("{} did not keep what was written", file.display())).exiting(exit::BACKUP));
+    let broken = |error: std::io::Error| Problem::new(format!("{file}: {error}"));
+    let (kept, name) = if bucket::is_bucket(file) {
+        let place = place(file, world)?;
+        place.put(&saved.file, bytes.clone()).await.map_err(broken)?;
+        (place.get(&saved.file).await.map_err(broken)?, format!("{}/{}", place.name(), saved.file))
+    } else {
+        world.disk.write(Path::new(file), &bytes).map_err(broken)?;
+        (world.disk.read(Path::new(file)).map_err(broken)?, file.to_owned())
+    };
+    if kept.as_ref() != Some(&bytes) {
+        return Err(Problem::new(format!("{name} did not keep what was written")).exiting(exit::BACKUP));
     }
     desk.output.done(&format!(
-        "{}: {} bytes, log index {}, {} users, {} nodes; written, read back, state compared",
-        file.display(),
+        "{name}: {} bytes, log index {}, {} users, {} nodes; written, read back, state compared",
         bytes.len(),
         full.head.index,
         full.state.users().len(),
@@ -208,16 +249,16 @@ pub async fn recovery_key(word: RecoveryKeyWord, desk: &Desk) -> Result<(), Prob
 /// Everything that works on files.
 pub async fn snapshot(word: SnapshotWord, output: &Output, world: &World) -> Result<i32, Problem> {
     match word {
-        SnapshotWord::Save { .. } => unreachable!("needs a member and is carried out on a desk"),
-        SnapshotWord::List { target } => list(&target, output, world)?,
+        SnapshotWord::Save { .. } | SnapshotWord::Agent(_) => unreachable!("carried out on a desk"),
+        SnapshotWord::List { target } => list(&target, output, world).await?,
         SnapshotWord::Inspect { file } => inspect(&file, output, world)?,
         SnapshotWord::Verify { target, restore_dry_run, key } => {
             verify(&target, restore_dry_run, &key, output, world).await?;
         }
         SnapshotWord::Prune { target, keep } => {
             let mut gone = 0;
-            for shelf in shelves(&target, world)? {
-                gone += shelf.prune(keep, world.clock.now_ms()).map_err(failed)?;
+            for shelf in shelves(&target, world).await? {
+                gone += shelf.prune(keep, world.clock.now_ms()).await.map_err(failed)?;
             }
             output.done(&format!("{gone} files removed"))?;
         }
@@ -228,24 +269,32 @@ pub async fn snapshot(word: SnapshotWord, output: &Output, world: &World) -> Res
     Ok(exit::OK)
 }
 
-fn shelves(target: &Path, world: &World) -> Result<Vec<Shelf>, Problem> {
-    let shelves = raft::archive::shelves(target, &world.disk).map_err(failed)?;
+/// A folder, or a bucket with the credentials of the environment.
+fn place(target: &str, world: &World) -> Result<Arc<dyn Objects>, Problem> {
+    if !bucket::is_bucket(target) {
+        return Ok(raft::archive::folder(target, &world.disk));
+    }
+    let way = bucket::Way::from_env(target, &std::env::vars().collect());
+    bucket::open(&way).map_err(|error| Problem::usage(error.to_string()))
+}
+
+async fn shelves(target: &str, world: &World) -> Result<Vec<Shelf>, Problem> {
+    let shelves = raft::archive::shelves(&place(target, world)?, &world.disk).await.map_err(failed)?;
     if shelves.is_empty() {
-        return Err(Problem::new(format!("there are no backups in {}", target.display())));
+        return Err(Problem::new(format!("there are no backups in {target}")));
     }
     Ok(shelves)
 }
 
-fn list(target: &Path, output: &Output, world: &World) -> Result<(), Problem> {
+async fn list(target: &str, output: &Output, world: &World) -> Result<(), Problem> {
     let mut rows = Vec::new();
-    for shelf in shelves(target, world)? {
-        for item in shelf.items().map_err(failed)? {
+    for shelf in shelves(target, world).await? {
+        for item in shelf.items().await.map_err(failed)? {
             let (kind, range) = match item {
                 Item::Full { index, .. } => ("full", format!("up to {index}")),
                 Item::Segment { first, last, .. } => ("log", format!("{first} to {last}")),
             };
-            let path = shelf.folder.join(item.file_name());
-            rows.push((kind, range, item.taken_ms(), path.display().to_string()));
+            rows.push((kind, range, item.taken_ms(), shelf.path(&item)));
         }
     }
     let json: Vec<Value> = rows
@@ -297,7 +346,7 @@ fn read_file(file: &Path, world: &World) -> Result<raft::archive::Full, Problem>
         .map_err(|why| Problem::new(format!("{} is damaged: {why}", file.display())).exiting(exit::BACKUP))
 }
 
-async fn verify(target: &Path, dry_run: bool, key: &KeyArgs, output: &Output, world: &World) -> Result<(), Problem> {
+async fn verify(target: &str, dry_run: bool, key: &KeyArgs, output: &Output, world: &World) -> Result<(), Problem> {
     let mut said = Vec::new();
     // The one that leads furthest is the one a restore would take.
     let mut best: Option<(state_machine::State, u64)> = None;
@@ -307,16 +356,16 @@ async fn verify(target: &Path, dry_run: bool, key: &KeyArgs, output: &Output, wo
             best = Some((state, term));
         }
     };
-    if target.is_file() {
-        let full = read_file(target, world)?;
-        said.push(format!("{}: good, log index {}", target.display(), full.head.index));
+    if Path::new(target).is_file() {
+        let full = read_file(Path::new(target), world)?;
+        said.push(format!("{target}: good, log index {}", full.head.index));
         take(full.state, full.head.term);
     } else {
-        for shelf in shelves(target, world)? {
-            let done = raft::archive::replay(&shelf, None, true).map_err(failed)?;
-            let place = shelf.folder.display();
+        for shelf in shelves(target, world).await? {
+            let done = raft::archive::replay(&shelf, None, Begin::OLDEST).await.map_err(failed)?;
+            let place = shelf.name();
             if let Some(why) = done.stopped {
-                let newer = raft::archive::replay(&shelf, None, false).map_err(failed)?;
+                let newer = raft::archive::replay(&shelf, None, Begin::Newest).await.map_err(failed)?;
                 if let Some(why) = newer.stopped {
                     return Err(Problem::new(format!("{place}: stops at log index {}: {why}", newer.state.revision()))
                         .exiting(exit::BACKUP));
@@ -375,7 +424,7 @@ fn sealing_key(
 }
 
 async fn restore(
-    target: &Path,
+    target: &str,
     at: Option<Timestamp>,
     data_dir: &Path,
     name: &str,
@@ -383,11 +432,11 @@ async fn restore(
     output: &Output,
     world: &World,
 ) -> Result<(), Problem> {
-    let (state, term, source) = if target.is_file() {
-        let full = read_file(target, world)?;
-        (full.state, full.head.term, target.display().to_string())
+    let (state, term, source) = if Path::new(target).is_file() {
+        let full = read_file(Path::new(target), world)?;
+        (full.state, full.head.term, target.to_owned())
     } else {
-        best(&shelves(target, world)?, at, output)?
+        best(&shelves(target, world).await?, at, output).await?
     };
     let upto = state.revision();
     let said = state.now();
@@ -402,7 +451,7 @@ async fn restore(
 }
 
 /// The shelf that leads furthest.
-fn best(
+async fn best(
     shelves: &[Shelf],
     at: Option<Timestamp>,
     output: &Output,
@@ -411,15 +460,15 @@ fn best(
     let mut source = String::new();
     let mut problem = None;
     for shelf in shelves {
-        match raft::archive::replay(shelf, at.map(|at| at.0), false) {
+        match raft::archive::replay(shelf, at.map(|at| at.0), Begin::Newest).await {
             Ok(done) => {
                 if let Some(why) = &done.stopped {
-                    output.talk(&format!("{}: {why}", shelf.folder.display()));
+                    output.talk(&format!("{}: {why}", shelf.name()));
                 }
                 // Of two clusters in one place the younger one; of one cluster's members the one that got furthest.
                 let key = |done: &raft::archive::Replayed| (done.state.now(), done.state.revision());
                 if best.as_ref().is_none_or(|best| key(best) < key(&done)) {
-                    source = shelf.folder.display().to_string();
+                    source = shelf.name();
                     best = Some(done);
                 }
             }
@@ -438,8 +487,8 @@ fn best(
 
 /// `recover`.
 pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Result<i32, Problem> {
-    if let Some(RecoverWord::Plan { survivor }) = args.word {
-        return plan(&survivor, output, world).await;
+    if let Some(RecoverWord::Plan { survivor, backup }) = args.word {
+        return plan::plan(&survivor, backup.as_deref(), output, world).await;
     }
     let (true, Some(folder)) = (args.force_new_cluster, args.data_dir) else {
         return Err(Problem::usage("begin with: hsraft recover plan --survivor FOLDER"));
@@ -466,9 +515,10 @@ pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Resul
         }
     }
     if !args.acknowledge_data_loss {
-        return Err(Problem::usage(format!("{}\nif that is understood: --acknowledge-data-loss", loss(&left))));
+        let loss = plan::loss(&[&left], None);
+        return Err(Problem::usage(format!("{loss}\nif that is understood: --acknowledge-data-loss")));
     }
-    output.talk(&loss(&left));
+    output.talk(&plan::loss(&[&left], None));
     let (settled, aside) = raft::archive::recover(left, world).await.map_err(failed)?;
     output.done(&format!(
         "new cluster {}, member {}, {} users, {} nodes, same Noise key; the old folder is {}\n\
@@ -479,83 +529,5 @@ pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Resul
         settled.nodes,
         aside.display()
     ))?;
-    Ok(exit::OK)
-}
-
-/// What may be missing.
-fn loss(left: &LeftOver) -> String {
-    let LeftOver { last: (last, term), applied, voters, .. } = left;
-    if voters.len() == 1 {
-        return format!("nothing is lost: this member was the only voter; its log ends at {last}");
-    }
-    let tail = match applied < last {
-        true => format!("; entries {} to {last} were not yet known to be committed here and are kept too", applied + 1),
-        false => String::new(),
-    };
-    format!(
-        "kept: everything up to log index {last} (term {term}){tail}\nmay be lost: whatever the other {} voters \
-         acknowledged after index {last} without this member; their folders (recover plan --survivor) or a backup \
-         (snapshot list) can tell how much",
-        voters.len() - 1
-    )
-}
-
-async fn plan(folders: &[PathBuf], output: &Output, world: &World) -> Result<i32, Problem> {
-    let mut found = Vec::new();
-    for folder in folders {
-        match raft::archive::inspect_folder(folder, world).await {
-            Ok(left) => found.push(left),
-            Err(error) => output.talk(&format!("{}: {error}", folder.display())),
-        }
-    }
-    let Some(best) = found.iter().max_by_key(|left| (left.last.1, left.last.0)) else {
-        return Err(Problem::new("none of the folders can be used; restore a backup: hsraft snapshot restore"));
-    };
-    if found.iter().any(|left| left.cluster_id != best.cluster_id) {
-        return Err(Problem::new("the folders are of different clusters"));
-    }
-    let age = |left: &LeftOver| span(world.clock.now_ms().saturating_sub(left.state.now().0));
-    let mut table = Table::new(["Member", "Folder", "Last log", "Term", "Applied", "Last change", "Users", "Nodes"]);
-    for left in &found {
-        table.row([
-            format!("{} ({})", left.name, left.member),
-            left.folder.display().to_string(),
-            left.last.0.to_string(),
-            left.last.1.to_string(),
-            left.applied.to_string(),
-            format!("{} ago", age(left)),
-            left.state.users().len().to_string(),
-            left.state.nodes().len().to_string(),
-        ]);
-    }
-    let mut text = table.render();
-    let (here, of) = (found.iter().filter(|left| best.voters.contains(&left.member)).count(), best.voters.len());
-    if here >= best.quorum() {
-        text += &format!(
-            "\n{here} of {of} voters are here: that is a majority. Force nothing; start these members on machines that reach \
-             each other.\n"
-        );
-    } else {
-        let certain = found.iter().map(|left| left.applied).max().unwrap_or_default();
-        text += &format!(
-            "\ngo on with {} ({})\n{}\ncertainly committed: up to {certain}\n\n  hsraft recover --force-new-cluster --data-dir {} \
-             --expect-last-log {} --acknowledge-data-loss\n",
-            best.name,
-            best.folder.display(),
-            loss(best),
-            best.folder.display(),
-            best.last.0
-        );
-    }
-    let facts: Vec<Value> = found
-        .iter()
-        .map(|left| {
-            json!({
-                "member": left.name, "id": left.member.0, "folder": left.folder, "last_log": left.last.0,
-                "term": left.last.1, "applied": left.applied, "best": left.member == best.member,
-            })
-        })
-        .collect();
-    output.show_ours(&facts, || text)?;
     Ok(exit::OK)
 }

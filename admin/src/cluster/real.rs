@@ -60,11 +60,7 @@ impl Backend for Cluster {
             silent_for: seen.last_contact,
             per_second: seen.per_second,
             clock_ahead_ms: seen.clock_ahead_ms,
-            backup: seen.report.as_ref().and_then(|report| report.backup.clone()).map(|backup| Backup {
-                archived_at: Timestamp(backup.archived_at_ms),
-                full_at: Timestamp(backup.full_at_ms),
-                error: backup.error,
-            }),
+            backup: seen.report.as_ref().and_then(|report| report.backup.clone()).map(Backup::from),
             room: seen.report.as_ref().and_then(|report| report.room),
             scrubbed_at: seen.report.as_ref().map(|report| Timestamp(report.scrubbed_ms)).filter(|at| at.0 > 0),
             reaches: seen.report.as_ref().map(|report| report.reaches.iter().copied().map(MemberId).collect()),

@@ -81,18 +81,47 @@ pub struct Contact {
 }
 
 /// How a member's backup stands.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Backup {
-    /// When everything it had applied was last archived.
+    /// What people call the place.
+    pub place: String,
+    /// This member fills it now; others stand by.
+    pub acting: bool,
+    /// When everything it had applied was last archived; zero: never.
     pub archived_at: Timestamp,
-    /// When its newest full was written.
+    /// When its newest full was written; zero: never.
     pub full_at: Timestamp,
+    /// The log index up to which everything is archived.
+    pub index: u64,
+    /// How old the newest write is that might be missing; absent: nothing was archived yet.
+    pub behind_ms: Option<u64>,
+    /// When a backup was last restored on trial and its states compared; zero: never by this member.
+    pub verified_at: Timestamp,
     /// Why the last attempt failed; empty when it did not.
     pub error: String,
+    /// What the last trial found; empty when nothing.
+    pub trial_error: String,
 }
 
-/// A backup that is older is worth a word.
-const BACKUP_OLD: Duration = Duration::from_secs(60);
+impl From<raft::archive::BackupReport> for Backup {
+    fn from(report: raft::archive::BackupReport) -> Backup {
+        Backup {
+            place: report.place,
+            acting: report.acting,
+            archived_at: Timestamp(report.archived_at_ms),
+            full_at: Timestamp(report.full_at_ms),
+            index: report.index,
+            behind_ms: report.behind_ms,
+            verified_at: Timestamp(report.verified_at_ms),
+            error: report.error,
+            trial_error: report.trial_error,
+        }
+    }
+}
+
+/// More that might be missing is worth a word (reliability rules, section 6.2).
+pub const BACKUP_OLD: Duration = Duration::from_secs(60);
 /// A clock further from the leader's is worth a word.
 const CLOCK_MS: u64 = 250;
 /// Longer silence is worth a word.
@@ -130,6 +159,8 @@ pub struct Member {
     /// When everything this member had applied was last archived; absent when it keeps no backup.
     #[serde(with = "moment")]
     pub backup_at: Option<Timestamp>,
+    /// How its backup stands; absent when it keeps none.
+    pub backup: Option<Backup>,
     /// The one that answered.
     pub me: bool,
     pub lag: Option<u64>,
@@ -250,6 +281,7 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 disk_free_bytes: contact.room.map(|room| room.free),
                 scrubbed_at: contact.scrubbed_at,
                 backup_at: contact.backup.as_ref().map(|backup| backup.archived_at),
+                backup: contact.backup.clone(),
                 me: standing.me == member.id,
                 lag: if is_leader { Some(0) } else { contact.lag },
                 per_second: contact.per_second,
@@ -326,19 +358,31 @@ fn warnings(state: &State, standing: &Standing) -> Vec<String> {
         standing.contacts.iter().filter_map(|(id, contact)| Some((*id, contact.backup.as_ref()?))).collect();
     if backups.is_empty() && standing.is_fresh() {
         warnings.push(
-            "no member keeps a backup: the loss of all of them would be final; set cluster.backup_dir on at least one"
+            "no member keeps a backup: the loss of all of them would be final; set cluster.backup_dir or cluster.backup_url"
                 .into(),
         );
     }
-    // State has the time of the last command; the newest backup is a better clock for the others than that.
-    let newest = backups.iter().map(|(_, backup)| backup.archived_at).max().unwrap_or_default();
     for (id, backup) in &backups {
         let name = name_of(state, *id);
         if !backup.error.is_empty() {
-            warnings.push(format!("the backup of {name} fails: {}", backup.error));
-        } else if backup.archived_at.after(BACKUP_OLD) < newest {
-            warnings.push(format!("the backup of {name} stands still since {}: look at its log", backup.archived_at));
+            warnings.push(format!("the backup of {name} fails: {} [{}]", backup.error, codes::BACKUP_BEHIND));
         }
+        if !backup.trial_error.is_empty() {
+            warnings.push(format!(
+                "the backup could not be restored on trial: {}; a new full is written; hsraft snapshot verify {} [{}]",
+                backup.trial_error,
+                backup.place,
+                codes::BACKUP_DAMAGED
+            ));
+        }
+    }
+    let behind = backups.iter().filter_map(|(_, backup)| backup.behind_ms).min();
+    if let Some(behind) = behind.filter(|behind| u128::from(*behind) > BACKUP_OLD.as_millis()) {
+        warnings.push(format!(
+            "nothing was archived for {} s: so much would be lost with all members now [{}]",
+            behind / 1000,
+            codes::BACKUP_BEHIND
+        ));
     }
     for (id, contact) in &standing.contacts {
         if let Some(ahead) = contact.clock_ahead_ms.filter(|ahead| ahead.unsigned_abs() > CLOCK_MS) {

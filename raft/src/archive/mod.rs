@@ -1,20 +1,22 @@
-//! Backups: everything a cluster needs to begin again, kept in a folder elsewhere.
+//! Backups: everything a cluster needs to begin again, kept in a folder or bucket elsewhere.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `format.rs` | the two kinds of file: a full state, a piece of the log |
-//! | `shelf.rs` | a folder of them: list, read, write and read back, prune |
-//! | `agent.rs` | the task that fills a member's shelf |
+//! | `shelf.rs` | a cluster's objects in one place: list, read, write and read back, prune |
+//! | `folder.rs` | a folder as a place; a bucket is the closet `raft/bucket` |
+//! | `agent.rs` | the task that fills the shelf: whose turn it is, what is due |
 //! | `replay.rs` | from a shelf to the State at some moment |
 //! | `recovery_key.rs` | the key that opens the secrets in it |
 //! | `settle.rs` | from a State to a member's folder: the same tailnet as a new cluster of one |
 //! | `recover.rs` | the same from what is left of a member's folder |
 //!
-//! Every member with a target keeps a shelf of its own, so no backup depends on who leads, and losing one shelf loses
-//! nothing. Secrets lie in the State sealed, and so they do in a backup; the sealing key is in there too, wrapped with
-//! the recovery key, which no member keeps.
+//! The leader fills the one shelf of the cluster; when it has no place for one, or nothing was archived for a while,
+//! another member does. Secrets lie in the State sealed, and so they do in a backup; the sealing key is in there too,
+//! wrapped with the recovery key, which no member keeps.
 
 mod agent;
+mod folder;
 mod format;
 mod recover;
 mod recovery_key;
@@ -24,15 +26,17 @@ mod shelf;
 #[cfg(test)]
 mod tests;
 
-pub use agent::{BackupReport, keep};
+pub use agent::{BackupReport, keep, measure};
+pub use folder::folder;
 pub use format::{Full, FullHead, SegmentHead, full_from_file as read_full, full_to_file as write_full};
 pub use recover::{LeftOver, inspect_folder, recover, sealing_key_of};
 pub use recovery_key::{RECOVERY_SECRET, RecoveryKey};
-pub use replay::{Replayed, replay};
+pub use replay::{Begin, Replayed, reaches, replay};
 pub use settle::{Settled, settle};
 pub use shelf::{Item, Kept, Shelf, shelves};
 
 pub use crate::seal::SealingKey;
+pub use world::Objects;
 
 use state_machine::codes::{self, Code};
 

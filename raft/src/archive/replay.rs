@@ -42,54 +42,70 @@ pub fn reaches(items: &[Item], mut index: u64) -> u64 {
     index
 }
 
-/// The State at `until_ms` (the end when none), from the newest full that is not later.
-///
-/// With `whole` it begins at the oldest full instead, and every later full is compared with what the log led to.
-pub fn replay(shelf: &Shelf, until_ms: Option<u64>, whole: bool) -> Result<Replayed, ArchiveError> {
-    let items = shelf.items()?;
+/// With which full a replay begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// The newest that fits.
+    Newest,
+    /// So many fulls before the newest (the oldest when there are fewer); every later one is compared with what the log
+    /// led to.
+    Back(usize),
+}
+
+impl Begin {
+    /// Everything there is.
+    pub const OLDEST: Begin = Begin::Back(usize::MAX);
+}
+
+/// The State at `until_ms` (the end when none).
+pub async fn replay(shelf: &Shelf, until_ms: Option<u64>, begin: Begin) -> Result<Replayed, ArchiveError> {
+    let items = shelf.items().await?;
     let mut fulls: Vec<&Item> = items.iter().filter(|item| matches!(item, Item::Full { .. })).collect();
-    if !whole {
-        fulls.reverse();
+    match begin {
+        Begin::Newest => fulls.reverse(),
+        Begin::Back(many) => drop(fulls.drain(..fulls.len().saturating_sub(many.saturating_add(1)))),
     }
     let mut damage = None;
     for full in fulls {
-        match shelf.full_head(full) {
+        match shelf.full_head(full).await {
             Ok(head) if until_ms.is_some_and(|until| head.state_ms > until) => {}
-            Ok(_) => match shelf.full(full) {
-                Ok(full) => return go_on(shelf, &items, full, until_ms, whole),
+            Ok(_) => match shelf.full(full).await {
+                Ok(full) => return go_on(shelf, &items, full, until_ms, begin != Begin::Newest).await,
                 Err(error) => damage = Some(error),
             },
-            // An older one does as well, with more of the log after it.
+            // Another one does as well, with more of the log after it.
             Err(error) => damage = Some(error),
         }
     }
     Err(damage.unwrap_or_else(|| {
         ArchiveError::Unusable(format!(
             "{} holds no full backup{}",
-            shelf.folder.display(),
+            shelf.name(),
             if until_ms.is_some() { " from before that moment" } else { "" }
         ))
     }))
 }
 
-fn go_on(
+async fn go_on(
     shelf: &Shelf,
     items: &[Item],
     full: super::Full,
     until_ms: Option<u64>,
-    whole: bool,
+    compare: bool,
 ) -> Result<Replayed, ArchiveError> {
     let super::Full { head, state } = full;
     let term = head.term;
     let mut done = Replayed { head, state, term, entries: 0, compared: 0, stopped: None };
+    // A damaged piece may have been written again under another name.
+    let mut damage: Option<(u64, String)> = None;
     for item in items {
         let at = done.state.revision().0;
         match item {
-            Item::Full { index, .. } if whole && *index == at && *index != done.head.index => {
-                let other = shelf.full(item)?;
+            Item::Full { index, .. } if compare && *index == at && *index != done.head.index => {
+                let other = shelf.full(item).await?;
                 if other.state.hash() != done.state.hash() {
                     return Err(ArchiveError::Damaged {
-                        path: shelf.folder.join(item.file_name()).display().to_string(),
+                        path: shelf.path(item),
                         why: "the log before it leads to another state".into(),
                     });
                 }
@@ -98,15 +114,16 @@ fn go_on(
             }
             Item::Segment { last, .. } if *last <= at => {}
             Item::Segment { first, .. } if *first > at + 1 => {
-                done.stopped = Some(format!("entries {} to {} are not there", at + 1, first - 1));
+                let gap = format!("entries {} to {} are not there", at + 1, first - 1);
+                done.stopped = Some(damage.map_or(gap, |(_, why)| why));
                 return Ok(done);
             }
-            Item::Segment { .. } => {
-                let (segment, entries) = match shelf.segment(item) {
+            Item::Segment { last, .. } => {
+                let (segment, entries) = match shelf.segment(item).await {
                     Ok(read) => read,
                     Err(error) => {
-                        done.stopped = Some(error.to_string());
-                        return Ok(done);
+                        damage = Some((*last, error.to_string()));
+                        continue;
                     }
                 };
                 for entry in entries.iter().filter(|entry| entry.log_id.index > at) {
@@ -122,5 +139,7 @@ fn go_on(
             Item::Full { .. } => {}
         }
     }
+    let reached = done.state.revision().0;
+    done.stopped = damage.filter(|(last, _)| *last > reached).map(|(_, why)| why);
     Ok(done)
 }

@@ -1,18 +1,20 @@
-//! A folder of backups: one member's, of one cluster. Names tell what is inside, so that a listing needs no reading.
+//! The backups of one cluster in one place. Names tell what is inside, so that a listing needs no reading.
 
 use std::{
-    path::{Path, PathBuf},
+    collections::{BTreeMap, BTreeSet},
+    io,
     sync::Arc,
 };
 
 use bytes::Bytes;
-use world::Disk;
+use state_machine::State;
+use world::{Disk, Objects};
 
 use super::{
     ArchiveError, Full,
     format::{self, FullHead, SegmentHead},
 };
-use crate::types::Entry;
+use crate::{encode::Blob, store::heavy, types::Entry};
 
 const FULL_ENDING: &str = ".hsfull";
 const SEGMENT_ENDING: &str = ".hslog";
@@ -88,7 +90,7 @@ pub fn superfluous(items: &[Item], kept: Kept, now_ms: u64) -> Vec<Item> {
     fulls.sort_by_key(|item| std::cmp::Reverse(item.taken_ms()));
     let mut keep: Vec<&Item> = fulls.first().copied().into_iter().collect();
     for (span, many) in [(HOUR_MS, kept.hours), (24 * HOUR_MS, kept.days), (168 * HOUR_MS, kept.weeks)] {
-        let mut slots = std::collections::BTreeSet::new();
+        let mut slots = BTreeSet::new();
         for full in &fulls {
             let slot = full.taken_ms() / span;
             if now_ms / span - slot.min(now_ms / span) < many && slots.insert(slot) {
@@ -109,113 +111,146 @@ pub fn superfluous(items: &[Item], kept: Kept, now_ms: u64) -> Vec<Item> {
         .collect()
 }
 
-/// One folder.
+/// One shelf: the objects of one folder of a place.
 #[derive(Clone)]
 pub struct Shelf {
-    pub folder: PathBuf,
+    place: Arc<dyn Objects>,
+    /// Within the place; empty: the place itself.
+    folder: String,
+    /// Says where slow work may be done.
     disk: Arc<dyn Disk>,
 }
 
+/// Joins with a slash, unless there is nothing before it.
+fn below(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
+}
+
 impl Shelf {
-    pub fn new(folder: PathBuf, disk: Arc<dyn Disk>) -> Shelf {
-        Shelf { folder, disk }
+    pub fn new(place: Arc<dyn Objects>, folder: impl Into<String>, disk: Arc<dyn Disk>) -> Shelf {
+        Shelf { place, folder: folder.into(), disk }
     }
 
-    fn failed(&self, path: &Path) -> impl FnOnce(std::io::Error) -> ArchiveError + use<> {
-        let path = path.display().to_string();
+    /// For people: the place and the folder in it.
+    pub fn name(&self) -> String {
+        below(self.place.name(), &self.folder)
+    }
+
+    /// What people call one of its objects.
+    pub fn path(&self, item: &Item) -> String {
+        below(&self.name(), &item.file_name())
+    }
+
+    fn failed(&self, what: &str) -> impl FnOnce(io::Error) -> ArchiveError + use<> {
+        let path = what.to_owned();
         move |source| ArchiveError::Disk { path, source }
     }
 
+    fn damaged(&self, item: &Item, why: impl Into<String>) -> ArchiveError {
+        ArchiveError::Damaged { path: self.path(item), why: why.into() }
+    }
+
     /// Everything on it, in the order of the log.
-    pub fn items(&self) -> Result<Vec<Item>, ArchiveError> {
-        let names = self.disk.list(&self.folder).map_err(self.failed(&self.folder))?;
-        let mut items: Vec<Item> = names.iter().filter_map(|name| Item::parse(name)).collect();
+    pub async fn items(&self) -> Result<Vec<Item>, ArchiveError> {
+        let names = self.place.list(&self.folder).await.map_err(self.failed(&self.name()))?;
+        let mut items: Vec<Item> = names
+            .iter()
+            .filter_map(|name| match self.folder.is_empty() {
+                true => Some(name.as_str()),
+                false => name.strip_prefix(&self.folder)?.strip_prefix('/'),
+            })
+            .filter_map(Item::parse)
+            .collect();
         items.sort_by_key(|item| (item.last(), matches!(item, Item::Full { .. }), item.taken_ms()));
         Ok(items)
     }
 
-    fn read(&self, item: &Item) -> Result<(PathBuf, Bytes), ArchiveError> {
-        let path = self.folder.join(item.file_name());
-        let bytes = self.disk.read(&path).map_err(self.failed(&path))?;
-        let missing = || ArchiveError::Damaged { path: path.display().to_string(), why: "it is gone".into() };
-        Ok((path.clone(), bytes.ok_or_else(missing)?.into()))
+    async fn read(&self, item: &Item) -> Result<Bytes, ArchiveError> {
+        let name = below(&self.folder, &item.file_name());
+        let bytes = self.place.get(&name).await.map_err(self.failed(&self.path(item)))?;
+        Ok(bytes.ok_or_else(|| self.damaged(item, "it is gone"))?.into())
     }
 
-    /// Writes a file and reads it back: what a disk or a share did not keep is noticed now and not on a bad day.
-    fn write(&self, item: &Item, bytes: &[u8]) -> Result<(), ArchiveError> {
-        let path = self.folder.join(item.file_name());
-        self.disk.create_dir_all(&self.folder).map_err(self.failed(&self.folder))?;
-        self.disk.write(&path, bytes).map_err(self.failed(&path))?;
-        match self.disk.read(&path).map_err(self.failed(&path))? {
+    /// Writes an object and reads it back: what a disk or a share did not keep is noticed now and not on a bad day.
+    async fn write(&self, item: &Item, bytes: Vec<u8>) -> Result<(), ArchiveError> {
+        let name = below(&self.folder, &item.file_name());
+        self.place.put(&name, bytes.clone()).await.map_err(self.failed(&self.path(item)))?;
+        match self.place.get(&name).await.map_err(self.failed(&self.path(item)))? {
             Some(again) if again == bytes => Ok(()),
             _ => {
-                let why = "what was read back is not what was written".into();
-                Err(ArchiveError::Damaged { path: path.display().to_string(), why })
+                // The next attempt has another name; this object would only be found damaged later.
+                if let Err(error) = self.place.remove(&name).await {
+                    tracing::warn!(%error, name, "a damaged backup object could not be removed");
+                }
+                Err(self
+                    .damaged(item, "what was read back is not what was written; it was removed and is written anew"))
             }
         }
     }
 
-    pub fn put_full(&self, head: &FullHead, state: &state_machine::State) -> Result<Item, ArchiveError> {
+    async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ArchiveError> {
+        heavy(&self.disk, work).await.map_err(self.failed(&self.name()))
+    }
+
+    /// Writes a full; `head.state_hash` is filled in.
+    pub async fn put_full(&self, mut head: FullHead, state: Arc<State>) -> Result<Item, ArchiveError> {
         let item = Item::Full { index: head.index, taken_ms: head.taken_ms };
-        world::failpoint!("archive.full.before", |error| Err(self.failed(&self.folder)(error)));
-        self.write(&item, &format::full_to_file(head, state))?;
-        world::failpoint!("archive.full.after", |error| Err(self.failed(&self.folder)(error)));
+        let work = move || {
+            head.state_hash = Blob(state.hash().to_vec().into());
+            format::full_to_file(&head, &state)
+        };
+        let bytes = self.slowly(work).await?;
+        world::failpoint!("archive.full.before", |error| Err(self.failed(&self.name())(error)));
+        self.write(&item, bytes).await?;
+        world::failpoint!("archive.full.after", |error| Err(self.failed(&self.name())(error)));
         Ok(item)
     }
 
-    pub fn put_segment(&self, head: &SegmentHead, entries: &[Entry]) -> Result<Item, ArchiveError> {
+    pub async fn put_segment(&self, head: SegmentHead, entries: Vec<Entry>) -> Result<Item, ArchiveError> {
         let item = Item::Segment { first: head.first, last: head.last, taken_ms: head.taken_ms };
-        world::failpoint!("archive.segment.before", |error| Err(self.failed(&self.folder)(error)));
-        self.write(&item, &format::segment_to_file(head, entries))?;
-        world::failpoint!("archive.segment.after", |error| Err(self.failed(&self.folder)(error)));
+        let bytes = self.slowly(move || format::segment_to_file(&head, &entries)).await?;
+        world::failpoint!("archive.segment.before", |error| Err(self.failed(&self.name())(error)));
+        self.write(&item, bytes).await?;
+        world::failpoint!("archive.segment.after", |error| Err(self.failed(&self.name())(error)));
         Ok(item)
     }
 
-    pub fn full(&self, item: &Item) -> Result<Full, ArchiveError> {
-        let (path, bytes) = self.read(item)?;
-        format::full_from_file(&bytes).map_err(|why| ArchiveError::Damaged { path: path.display().to_string(), why })
+    pub async fn full(&self, item: &Item) -> Result<Full, ArchiveError> {
+        let bytes = self.read(item).await?;
+        self.slowly(move || format::full_from_file(&bytes)).await?.map_err(|why| self.damaged(item, why))
     }
 
-    pub fn full_head(&self, item: &Item) -> Result<FullHead, ArchiveError> {
-        let (path, bytes) = self.read(item)?;
-        format::full_head(&bytes).map_err(|why| ArchiveError::Damaged { path: path.display().to_string(), why })
+    pub async fn full_head(&self, item: &Item) -> Result<FullHead, ArchiveError> {
+        let bytes = self.read(item).await?;
+        self.slowly(move || format::full_head(&bytes)).await?.map_err(|why| self.damaged(item, why))
     }
 
-    pub fn segment(&self, item: &Item) -> Result<(SegmentHead, Vec<Entry>), ArchiveError> {
-        let (path, bytes) = self.read(item)?;
-        format::segment_from_file(&bytes).map_err(|why| ArchiveError::Damaged { path: path.display().to_string(), why })
+    pub async fn segment(&self, item: &Item) -> Result<(SegmentHead, Vec<Entry>), ArchiveError> {
+        let bytes = self.read(item).await?;
+        self.slowly(move || format::segment_from_file(&bytes)).await?.map_err(|why| self.damaged(item, why))
     }
 
-    /// Removes what is not needed any more; how many files.
-    pub fn prune(&self, kept: Kept, now_ms: u64) -> Result<usize, ArchiveError> {
-        let old = superfluous(&self.items()?, kept, now_ms);
+    /// Removes what is not needed any more; how many objects.
+    pub async fn prune(&self, kept: Kept, now_ms: u64) -> Result<usize, ArchiveError> {
+        let old = superfluous(&self.items().await?, kept, now_ms);
         for item in &old {
-            let path = self.folder.join(item.file_name());
-            self.disk.remove(&path).map_err(self.failed(&path))?;
+            let name = below(&self.folder, &item.file_name());
+            self.place.remove(&name).await.map_err(self.failed(&self.path(item)))?;
         }
         Ok(old.len())
     }
 }
 
-/// All shelves in `folder` and two levels below: a target holds `<cluster>/<member>/`.
-pub fn shelves(folder: &Path, disk: &Arc<dyn Disk>) -> Result<Vec<Shelf>, ArchiveError> {
-    let mut found = Vec::new();
-    let mut level = vec![folder.to_path_buf()];
-    for _ in 0..3 {
-        let mut below = Vec::new();
-        for folder in level {
-            let shelf = Shelf::new(folder.clone(), disk.clone());
-            if !shelf.items()?.is_empty() {
-                found.push(shelf);
-            }
-            let names = disk
-                .list(&folder)
-                .map_err(|source| ArchiveError::Disk { path: folder.display().to_string(), source })?;
-            // A file has nothing below it, and listing it says so.
-            let nested = names.into_iter().filter(|name| Item::parse(name).is_none()).map(|name| folder.join(name));
-            below.extend(nested.filter(|path| disk.list(path).is_ok_and(|names| !names.is_empty())));
+/// All shelves of a place. Programs of before kept one for each member: `<cluster>/<member>/`.
+pub async fn shelves(place: &Arc<dyn Objects>, disk: &Arc<dyn Disk>) -> Result<Vec<Shelf>, ArchiveError> {
+    let path = place.name().to_owned();
+    let names = place.list("").await.map_err(|source| ArchiveError::Disk { path, source })?;
+    let mut folders = BTreeMap::<&str, usize>::new();
+    for name in &names {
+        let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+        if Item::parse(file).is_some() {
+            *folders.entry(folder).or_default() += 1;
         }
-        level = below;
     }
-    Ok(found)
+    Ok(folders.into_keys().map(|folder| Shelf::new(place.clone(), folder, disk.clone())).collect())
 }

@@ -185,6 +185,23 @@ pub trait Disk: Send + Sync {
     fn syncing(&self) -> Syncing;
 }
 
+/// A place away from the member's own folder that keeps whole objects under names with slashes: a folder elsewhere, a
+/// bucket. Backups lie there.
+///
+/// A name is written once and never changed. Errors are for people; none of them carries a secret.
+pub trait Objects: Send + Sync {
+    /// What people call the place: `/backup/hsraft`, `s3://bucket/prefix`.
+    fn name(&self) -> &str;
+    /// Names of all objects in the folder `under` and below (all when it is empty), sorted.
+    fn list<'a>(&'a self, under: &'a str) -> BoxFuture<'a, io::Result<Vec<String>>>;
+    /// The whole object; `None` when there is none.
+    fn get<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Option<Vec<u8>>>>;
+    /// Writes an object; durable when it returns.
+    fn put<'a>(&'a self, name: &'a str, bytes: Vec<u8>) -> BoxFuture<'a, io::Result<()>>;
+    /// Removes an object; no error when there is none.
+    fn remove<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<()>>;
+}
+
 /// Where the wait for a disk sync takes place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Syncing {

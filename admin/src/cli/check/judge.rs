@@ -294,7 +294,7 @@ const BACKUP_OLD: Duration = Duration::from_secs(60);
 
 pub fn backup(keeps: bool, status: &Result<Status, Problem>, now: Timestamp) -> Vec<Line> {
     let why = "a backup is all that is left when every member is lost";
-    let set = "set cluster.backup_dir on at least one member, best on another machine's disk";
+    let set = "set cluster.backup_dir or cluster.backup_url, best on another machine's disk";
     let status = match status {
         Ok(status) => status,
         Err(_) if keeps => return vec![line("backup", Verdict::Ok, "this member is to keep a backup", why, "")],
