@@ -33,6 +33,8 @@ pub struct Shared {
     pub leaving: RefCell<BTreeSet<u64>>,
     /// Machines whose process has ended for good: what it held open is closed by the system.
     pub ended: RefCell<BTreeSet<u64>>,
+    /// Machines that run and have no member: they answer that nobody is there.
+    pub idle: RefCell<BTreeSet<u64>>,
     /// Machines that were put back to an earlier day; `true` once their member refused to start.
     pub rolled_back: RefCell<BTreeMap<u64, bool>>,
 }

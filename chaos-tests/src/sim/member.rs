@@ -52,8 +52,11 @@ pub enum Errand {
 
 /// Starts a member, again and again when it may not start yet, and lets an operator work at it.
 pub async fn live(machine: Arc<Machine>, founders: u64, shared: Rc<Shared>) -> turmoil::Result {
-    let (life, world) = machine.world();
     let number = machine.number;
+    if shared.idle.borrow().contains(&number) {
+        return std::future::pending().await;
+    }
+    let (life, world) = machine.world();
     let server = start_until_it_does(&machine, &world, &shared).await?;
     let cluster = server.cluster().clone();
     let (errands, mut asked) = mpsc::channel(4);

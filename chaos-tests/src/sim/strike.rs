@@ -216,6 +216,9 @@ impl Simulation<'_> {
         for machine in ended {
             self.down.remove(&machine);
             self.crash(machine, None, |machine| machine.disk.thaw());
+            // The machine lives on without its member, and resets connections somebody still speaks into.
+            self.shared.idle.borrow_mut().insert(machine);
+            self.net.bounce(self.machines[&machine].name.clone());
         }
         let is_due = |until: &Option<Duration>| until.is_some_and(|until| all || until <= now);
         let due: Vec<u64> = self.down.iter().filter(|(_, until)| is_due(until)).map(|(member, _)| *member).collect();
@@ -235,6 +238,7 @@ impl Simulation<'_> {
 
     pub fn bring_back(&mut self, member: u64) {
         self.down.remove(&member);
+        self.shared.idle.borrow_mut().remove(&member);
         trace::event("restart", member, &[]);
         self.net.bounce(self.machines[&member].name.clone());
     }
