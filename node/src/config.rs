@@ -581,8 +581,8 @@ mod tests {
         read(text).expect_err("refused").to_string()
     }
 
-    const ACME: &str =
-        "server_url: https://hs.example.com\nlisten_addr: :443\ntls_letsencrypt_hostname: HS.example.com\n";
+    const ACME: &str = "server_url: https://hs.example.com\nlisten_addr: :443\ndns: {magic_dns: false}\n\
+        tls_letsencrypt_hostname: HS.example.com\n";
 
     #[test]
     fn a_certificate_is_fetched_as_headscale_would() {
@@ -607,8 +607,9 @@ mod tests {
         assert!(other.warnings.iter().any(|warning| warning.to_string().contains("port 80")), "{:?}", other.warnings);
 
         // Headscale's sample file has the key with nothing in it.
-        let empty =
-            read("server_url: http://hs.example.com\ntls_letsencrypt_hostname: \"\"\nacme_email: \"\"\n").unwrap();
+        let empty = "server_url: http://hs.example.com\ndns: {magic_dns: false}\ntls_letsencrypt_hostname: \"\"\n\
+                     acme_email: \"\"\n";
+        let empty = read(empty).unwrap();
         assert!(empty.options.client_acme.is_none());
         for (line, why) in [
             ("tls_letsencrypt_challenge_type: DNS-01", "neither HTTP-01 nor TLS-ALPN-01"),

@@ -8,7 +8,12 @@ use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use raft::Cluster;
 use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::{ServerConfig, server::ClientHello};
+use rustls::{
+    ServerConfig,
+    crypto::ring::sign::any_ecdsa_type,
+    server::ClientHello,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -54,19 +59,26 @@ fn asks(hello: &ClientHello<'_>) -> Option<String> {
     only.then(|| hello.server_name().map(str::to_lowercase))?
 }
 
-/// A certificate that says nothing but the answer.
+/// Shows a certificate that says nothing but the answer.
 fn alpn_config(name: &str, authorization: &str) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error + Send + Sync>> {
+    let proof = SingleCertAndKey::from(proof(name, authorization)?);
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(proof));
+    config.alpn_protocols = vec![ACME_TLS.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The certificate of RFC 8737, section 3. The extension with the hash must be critical, and a verifier that does not
+/// know it, as the one behind `CertifiedKey::from_der`, refuses the whole: nobody looks at this certificate here.
+fn proof(name: &str, authorization: &str) -> Result<CertifiedKey, Box<dyn std::error::Error + Send + Sync>> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::new(vec![name.to_owned()])?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(&Sha256::digest(authorization))];
     let certificate = params.self_signed(&key)?.der().clone();
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
-    config.alpn_protocols = vec![ACME_TLS.to_vec()];
-    Ok(Arc::new(config))
+    let key = any_ecdsa_type(&PrivatePkcs8KeyDer::from(key.serialize_der()).into())?;
+    Ok(CertifiedKey::new(vec![certificate], key))
 }
 
 /// Serves the plain port: answers for authorities, and for everybody else where to go instead.
@@ -149,5 +161,16 @@ mod tests {
     fn the_certificate_of_an_answer_holds_its_hash() {
         let config = alpn_config("hs.example.com", "token.print").unwrap();
         assert_eq!(config.alpn_protocols, [ACME_TLS.to_vec()]);
+        let proof = proof("hs.example.com", "token.print").unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&proof.cert[0]).unwrap();
+        let answer = parsed.extensions().iter().find(|one| one.oid.to_id_string() == "1.3.6.1.5.5.7.1.31").unwrap();
+        assert!(answer.critical);
+        // An octet string of 32 bytes.
+        assert_eq!(answer.value, [&[4, 32], Sha256::digest("token.print").as_slice()].concat());
+        let names = parsed.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(names.value.general_names, [x509_parser::extensions::GeneralName::DNSName("hs.example.com")]);
+        // Nothing else checks that the key is the certificate's.
+        let public = proof.key.public_key().unwrap();
+        assert_eq!(public.as_ref(), parsed.public_key().raw);
     }
 }
