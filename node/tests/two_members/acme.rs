@@ -414,6 +414,9 @@ async fn a_follower_answers_over_http_and_the_next_leader_renews_with_the_same_a
     let (_, follower) = roles(&one, &two);
     // Nobody believes what stands there before.
     assert!(authority.shown(follower.server.client_addr()).await.is_err());
+    // The other one is to lead before the first certificate is renewed: it has to vote by then.
+    let mut statuses = one.server.cluster().watch_status();
+    within(statuses.wait_for(|status| status.voters.len() == 2 && !status.joint)).await.unwrap();
     let begun = Instant::now();
     authority.ask.send_replace(Some(Ask::Http(follower.server.plain_addr().unwrap())));
     let first = issued(&authority, &two, "").await;
