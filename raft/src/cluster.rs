@@ -29,7 +29,7 @@ use crate::{
     forward::{DEADLINE, Forwards},
     identity::Identity,
     integrity::{Comparison, Gate, Warden},
-    log::{Log, LogFact},
+    log::{LogFact, WeakLog},
     metrics::Metrics,
     options::Options,
     peers::{Client, Dialer},
@@ -94,7 +94,8 @@ impl fmt::Debug for Cluster {
 /// What the tasks of a member share.
 pub struct Core {
     pub raft: Raft,
-    pub log: Log,
+    /// Not the log itself: a handle of a member that has shut down must not keep its database open.
+    pub log: WeakLog,
     pub me: MemberId,
     /// What this program can apply (upgrade.rs).
     pub feature_level: u32,
@@ -241,7 +242,8 @@ impl Cluster {
 
     /// The newest entries of this member's log, oldest first: what members have in common must be the same.
     pub fn newest_entries(&self, count: u64) -> std::io::Result<Vec<LogFact>> {
-        self.core.log.newest(count)
+        let log = self.core.log.upgrade().ok_or_else(|| std::io::Error::other("this member has stopped"))?;
+        log.newest(count)
     }
 
     /// All members as the leader sees them: the same at every member, at most a second old while there is a leader.

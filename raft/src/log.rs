@@ -21,7 +21,7 @@ use state_machine::mutants;
 
 use crate::{
     encode::{Ballot, Position, encode, entry_from_row, entry_to_row},
-    store::{Change, Recovered, Store, Table, key},
+    store::{Change, Recovered, Store, Table, WeakStore, key},
     types::{Entry, LogId, Types, Vote},
 };
 
@@ -47,6 +47,19 @@ const ENTRY_BYTES: usize = 96;
 pub struct Log {
     store: Store,
     facts: Arc<Mutex<Facts>>,
+}
+
+/// A [`Log`] that does not keep the database open.
+pub struct WeakLog {
+    store: WeakStore,
+    facts: Arc<Mutex<Facts>>,
+}
+
+impl WeakLog {
+    /// Nothing once the database is closed, or is about to be.
+    pub fn upgrade(&self) -> Option<Log> {
+        Some(Log { store: self.store.upgrade()?, facts: self.facts.clone() })
+    }
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +119,11 @@ impl Log {
 
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().expect("nobody panics while holding the facts")
+    }
+
+    /// For whoever outlives the engine.
+    pub fn weak(&self) -> WeakLog {
+        WeakLog { store: self.store.weak(), facts: self.facts.clone() }
     }
 
     /// The newest entries, oldest first, at most `count` of them.

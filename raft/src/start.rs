@@ -140,7 +140,7 @@ async fn start_with(
     let closed = store.closed();
     let log = Log::new(store.clone(), &recovered);
     let archive = options.backup.clone().map(|place| (place, log.clone()));
-    let facts_of_log = log.clone();
+    let facts_of_log = log.weak();
     drop(recovered);
     let config = engine_config(options, &identity.cluster_id)?;
     let raft = Raft::new(me.0, Arc::new(config), Network(dialer.clone()), log, machine).await.map_err(engine_error)?;

@@ -21,7 +21,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -151,6 +151,28 @@ pub struct Store {
     broken: watch::Sender<Option<String>>,
 }
 
+/// A [`Store`] that does not keep the database open.
+pub struct WeakStore {
+    database: Weak<Database>,
+    queue: mpsc::WeakSender<Job>,
+    written: Arc<AtomicU64>,
+    disk: Arc<dyn Disk>,
+    broken: watch::Sender<Option<String>>,
+}
+
+impl WeakStore {
+    /// Nothing once the database is closed, or is about to be.
+    pub fn upgrade(&self) -> Option<Store> {
+        Some(Store {
+            database: self.database.upgrade()?,
+            queue: self.queue.upgrade()?,
+            written: self.written.clone(),
+            disk: self.disk.clone(),
+            broken: self.broken.clone(),
+        })
+    }
+}
+
 /// What opening needs.
 pub struct StoreOptions {
     /// The member's folder.
@@ -198,6 +220,17 @@ impl Store {
         };
         writer.start(jobs, syncing, entropy)?;
         Ok((Store { database, queue, written, disk, broken }, recovered, watch_broken))
+    }
+
+    /// For whoever outlives the member's engine: as long as a [`Store`] is held, the database is not closed.
+    pub fn weak(&self) -> WeakStore {
+        WeakStore {
+            database: Arc::downgrade(&self.database),
+            queue: self.queue.downgrade(),
+            written: self.written.clone(),
+            disk: self.disk.clone(),
+            broken: self.broken.clone(),
+        }
     }
 
     async fn send(&self, job: Job) -> io::Result<()> {
