@@ -25,6 +25,9 @@ pub enum Failure {
     Closed(u16, String),
 }
 
+/// What the cluster answered, or refused, or why nobody knows.
+pub type Asked<T> = Result<Result<T, Refusal>, Failure>;
+
 /// The cluster as the handlers see it.
 pub trait Backend: Send + Sync + 'static {
     /// What this member has applied; may lag.
@@ -60,19 +63,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Breaks something here on purpose for a while, within the session of a drill.
     fn inject(&self, drill: &str, fault: Fault, within: Duration) -> Result<(), DrillRefused>;
     /// Remembers that somebody has that key; false: the text is not the one of now.
-    fn confirm_recovery_key<'a>(
-        &'a self,
-        text: &'a str,
-        by: &'a str,
-    ) -> BoxFuture<'a, Result<Result<bool, Refusal>, Failure>>;
+    fn confirm_recovery_key<'a>(&'a self, text: &'a str, by: &'a str) -> BoxFuture<'a, Asked<bool>>;
     /// Authorities whose certificates members take.
     fn authorities(&self) -> Vec<raft::AuthorityFacts>;
     /// A new certificate for a member: serial and end.
     fn renew_certificate(&self, member: MemberId) -> BoxFuture<'_, Result<(String, Timestamp), Failure>>;
     /// Another authority; its generation.
-    fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<u64, Refusal>, Failure>>;
+    fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<u64>>;
     /// All secrets under a new data key; its id, and how many.
-    fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<(u32, usize), Refusal>, Failure>>;
+    fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<(u32, usize)>>;
     /// Takes a member out of the cluster, for ever. Refused when the rest could not go on, unless `force`.
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

@@ -11,13 +11,11 @@ use std::{
 
 use futures::future::BoxFuture;
 use raft::{DrillRefused, Drills, Fault, TokenWish};
-use state_machine::{
-    Answer, Command, Entry, JoinToken, Member, MemberId, Refusal, Revision, Settings, State, Timestamp,
-};
+use state_machine::{Answer, Command, Entry, JoinToken, Member, MemberId, Revision, Settings, State, Timestamp};
 
 use crate::{
     RouterOptions,
-    backend::{Backend, Failure},
+    backend::{Asked, Backend, Failure},
     cluster::view::{Contact, Standing},
     router_over, secret_text,
 };
@@ -194,11 +192,7 @@ impl Backend for Lone {
         Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
     }
 
-    fn confirm_recovery_key<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-    ) -> BoxFuture<'a, Result<Result<bool, Refusal>, Failure>> {
+    fn confirm_recovery_key<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Asked<bool>> {
         Box::pin(async { Ok(Ok(false)) })
     }
 
@@ -210,11 +204,11 @@ impl Backend for Lone {
         Box::pin(async { Err(Failure::Unfit("a plain State has no certificate".into())) })
     }
 
-    fn rotate_authority<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Result<u64, Refusal>, Failure>> {
+    fn rotate_authority<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Asked<u64>> {
         Box::pin(async { Err(Failure::Unfit("a plain State has no authority".into())) })
     }
 
-    fn rotate_data_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Result<(u32, usize), Refusal>, Failure>> {
+    fn rotate_data_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Asked<(u32, usize)>> {
         Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
     }
 

@@ -64,6 +64,9 @@ fn name_of(id: u32) -> String {
     format!("{DATA_KEYS}{id}")
 }
 
+/// The new rows, and the names of rows that are needed no more.
+pub type Resealed = (Vec<(String, SealedSecret)>, Vec<String>);
+
 /// The data keys a State has.
 fn data_keys(state: &State) -> impl Iterator<Item = u32> {
     state.secrets().keys().filter_map(|name| name.strip_prefix(DATA_KEYS)?.parse().ok())
@@ -143,11 +146,7 @@ impl SealingKey {
 
     /// Everything under a new data key: the new rows, and the names of data keys that are needed no more. The wrapped
     /// sealing key stays as it is: the recovery key sealed it.
-    pub fn reseal(
-        &self,
-        state: &State,
-        entropy: &Entropy,
-    ) -> Result<(Vec<(String, SealedSecret)>, Vec<String>), UnsealError> {
+    pub fn reseal(&self, state: &State, entropy: &Entropy) -> Result<Resealed, UnsealError> {
         let newest = data_keys(state).max().unwrap_or(KEY_ID);
         let next = DataKey::after(newest, entropy);
         let mut rows = vec![next.row(self, entropy)];

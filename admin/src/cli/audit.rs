@@ -159,7 +159,10 @@ async fn tail(
         records.iter().for_each(|record| table.row(cells(record)));
         table.render()
     })?;
-    while follow {
+    if !follow {
+        return Ok(());
+    }
+    loop {
         tokio::time::sleep(EVERY).await;
         let reply: Lines = desk.client.get(&format!("/api/v1/cluster/audit?after={last}{filter}")).await?;
         for line in &reply.rows {
@@ -167,7 +170,6 @@ async fn tail(
         }
         last = reply.rows.last().map_or(reply.last.max(last), number).max(last);
     }
-    Ok(())
 }
 
 async fn page(desk: &Desk, after: u64) -> Result<Lines, Problem> {

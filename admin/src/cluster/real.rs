@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError, TokenWish};
-use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, Refusal, State, Timestamp};
+use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, State, Timestamp};
 
 use super::view::{Backup, Contact, Standing};
-use crate::backend::{Backend, Failure};
+use crate::backend::{Asked, Backend, Failure};
 
 impl From<ProposeError> for Failure {
     fn from(error: ProposeError) -> Failure {
@@ -105,11 +105,7 @@ impl Backend for Cluster {
         Box::pin(async move { Ok(Cluster::create_recovery_key(self, by).await?.to_string()) })
     }
 
-    fn confirm_recovery_key<'a>(
-        &'a self,
-        text: &'a str,
-        by: &'a str,
-    ) -> BoxFuture<'a, Result<Result<bool, Refusal>, Failure>> {
+    fn confirm_recovery_key<'a>(&'a self, text: &'a str, by: &'a str) -> BoxFuture<'a, Asked<bool>> {
         Box::pin(async move { Ok(Cluster::confirm_recovery_key(self, text, by).await?) })
     }
 
@@ -124,11 +120,11 @@ impl Backend for Cluster {
         })
     }
 
-    fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<u64, Refusal>, Failure>> {
+    fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<u64>> {
         Box::pin(async move { Ok(Cluster::rotate_authority(self, by).await?) })
     }
 
-    fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Result<Result<(u32, usize), Refusal>, Failure>> {
+    fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<(u32, usize)>> {
         Box::pin(async move { Ok(Cluster::rotate_data_key(self, by).await?) })
     }
 

@@ -22,6 +22,9 @@ pub struct Tally {
     pub bytes: u64,
 }
 
+/// Name and value, as stored.
+type Row = (Box<[u8]>, Box<[u8]>);
+
 /// A database on its way past the reader's eyes.
 pub struct Scrubber {
     db: DB,
@@ -30,7 +33,7 @@ pub struct Scrubber {
     from: Vec<u8>,
     next_entry: u64,
     tally: Tally,
-    rows: Vec<(Box<[u8]>, Box<[u8]>)>,
+    rows: Vec<Row>,
 }
 
 /// A compaction may take a file away between the listing and the opening.

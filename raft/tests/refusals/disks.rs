@@ -7,11 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use raft::{Agreement, Cluster, ProposeError, StartError, World};
 use state_machine::codes;
+use tokio::time::Instant;
 use world::{Disk, Syncing};
 
 use super::common::*;

@@ -5,11 +5,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use raft::{Cluster, StartError};
 use state_machine::{MemberId, Refusal};
+use tokio::time::Instant;
 use world::Clock;
 
 use super::common::*;
