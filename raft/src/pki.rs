@@ -613,8 +613,8 @@ mod tests {
             let chain: &[&[u8]] = if moved { &moving } else { &moving[2..] };
             MemberTls::new(Papers { certificate: &leaf, key: &key, chain, trusted }, old.world.clock.clone()).unwrap()
         };
-        let (both, only_old, only_new): ([&[u8]; 2], [&[u8]; 1], [&[u8]; 1]) =
-            ([&new, &old.authority], [&old.authority], [&new]);
+        let both: [&[u8]; 2] = [&new, &old.authority];
+        let (only_old, only_new): ([&[u8]; 1], [&[u8]; 1]) = ([&old.authority], [&new]);
         // Down all the time; trusts both; moved.
         let kinds = |id| [member(id, false, &only_old), member(id, false, &both), member(id, true, &both)];
         for (caller, one) in kinds(1).iter().enumerate() {

@@ -111,8 +111,8 @@ impl Simulation<'_> {
             net.host(machine.name.clone(), move || member::live(machine.clone(), founders, shared.clone()));
         }
         // Two addresses of the name lead nowhere: one refuses, one answers nothing at all.
-        net.host("refusing", || std::future::pending::<turmoil::Result>());
-        net.host("vanished", || std::future::pending::<turmoil::Result>());
+        net.host("refusing", std::future::pending::<turmoil::Result>);
+        net.host("vanished", std::future::pending::<turmoil::Result>);
         let names = machines.values().map(|machine| machine.name.as_str()).chain(["refusing", "vanished"]);
         let records: Vec<String> = names.map(|name| format!("{name}:{}", member::CLIENT_PORT)).collect();
         let chatty = plan.class != Class::Patient;

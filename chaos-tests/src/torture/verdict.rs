@@ -70,10 +70,10 @@ fn unfair(race: &Race, truth: &Truth) -> Vec<String> {
     if inside == [true, true] || race.let_in == [Some(true), Some(true)] {
         unfair.push(format!("a one-use key let in both {} and {}", race.devices[0], race.devices[1]));
     }
-    for side in 0..2 {
-        match race.let_in[side] {
-            Some(true) if !inside[side] => unfair.push(format!("{} was let in and is gone", race.devices[side])),
-            Some(false) if inside[side] => unfair.push(format!("{} was refused and is in", race.devices[side])),
+    for ((device, let_in), inside) in race.devices.iter().zip(race.let_in).zip(inside) {
+        match let_in {
+            Some(true) if !inside => unfair.push(format!("{device} was let in and is gone")),
+            Some(false) if inside => unfair.push(format!("{device} was refused and is in")),
             _ => {}
         }
     }

@@ -150,14 +150,12 @@ fn find(lines: &[String], path: &str) -> Option<Place> {
         };
         let start = within.clone().find(is_it)?;
         // A list may stand as far left as its key.
-        let belongs = |nth: &usize| {
-            let line = &lines[*nth];
-            indent_of(line) > child || indent_of(line) == child && line.trim_start().starts_with("- ")
-        };
+        let belongs =
+            |line: &str| indent_of(line) > child || indent_of(line) == child && line.trim_start().starts_with("- ");
         let mut end = start + 1;
-        for nth in start + 1..within.end {
-            if is_text(&lines[nth]) {
-                if !belongs(&nth) {
+        for (nth, line) in lines.iter().enumerate().take(within.end).skip(start + 1) {
+            if is_text(line) {
+                if !belongs(line) {
                     break;
                 }
                 end = nth + 1;

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -25,6 +25,7 @@ use state_machine::{CertificateWish, ChallengeKind, ManagedCertificate};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
+    time::Instant,
 };
 use tokio_rustls::TlsConnector;
 
