@@ -167,6 +167,7 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
     let member: Member = decode(&request.member.0).map_err(|error| Refused::Member(error.to_string()))?;
     refuse_to_replace_the_living(core, &request.replaces).await?;
     world::failpoint!("token.consume.before", |error: std::io::Error| Err(Refused::Later(error.to_string())));
+    let address = member.peer_address.clone();
     let command = Command::AdmitMember { token: token.id.clone(), member, replaces: request.replaces };
     let applied = core.propose(request_id(&token.id, &request.public_key.0), "join", command).await.map_err(
         |error| match error {
@@ -183,7 +184,25 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
         ) => return Err(Refused::Token(said(&refusal))),
         Err(refusal) => return Err(Refused::Member(said(&refusal))),
     };
+    follow(core, id, address).await?;
     welcome(core, id, &request.public_key.0)
+}
+
+/// A joiner that was admitted, never came up, and asks again from elsewhere (its address was wrong the first time): the
+/// leader must look for it there. It cannot say so itself before it is found.
+async fn follow(core: &Arc<Core>, id: MemberId, address: String) -> Result<(), Refused> {
+    let known = core.latest.borrow().member(id).cloned();
+    let Some(known) = known
+        .filter(|known| known.state == MemberState::Active && known.incarnation == 0 && known.peer_address != address)
+    else {
+        return Ok(());
+    };
+    let command = Command::AnnounceMember { member: Member { peer_address: address, ..(*known).clone() } };
+    let applied = core.propose(core.new_request(), "join", command).await;
+    match applied.map_err(|error| Refused::Later(error.to_string()))?.answer {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(Refused::Member(said(&refusal))),
+    }
 }
 
 /// A member that answers is not gone. It may have answered its replacement's first request, whose answer got lost: that

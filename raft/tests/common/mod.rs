@@ -29,6 +29,24 @@ pub struct Place {
     /// What its program can apply.
     pub feature_level: u32,
     pub auto_remove_after: Option<Duration>,
+    /// Where it is at every start; none: at another port each time, as if it had moved.
+    pub port: Option<HeldPort>,
+}
+
+/// A port of the loopback nobody else is given. It is bound and not listened at, so that a member can.
+pub struct HeldPort(tokio::net::TcpSocket);
+
+impl HeldPort {
+    pub fn taken() -> HeldPort {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        HeldPort(socket)
+    }
+
+    fn number(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
 }
 
 impl Place {
@@ -42,7 +60,13 @@ impl Place {
             space: raft::Space::default(),
             feature_level: state_machine::FEATURE_LEVEL,
             auto_remove_after: None,
+            port: None,
         }
+    }
+
+    /// A machine that keeps its address, as machines do.
+    pub fn settled(name: &str) -> Place {
+        Place { port: Some(HeldPort::taken()), ..Place::new(name) }
     }
 
     pub fn data_dir(&self) -> std::path::PathBuf {
@@ -53,7 +77,7 @@ impl Place {
         Options {
             data_dir: self.data_dir(),
             name: self.name.clone(),
-            peer_listen: "127.0.0.1:0".parse().unwrap(),
+            peer_listen: ([127, 0, 0, 1], self.port.as_ref().map_or(0, HeldPort::number)).into(),
             peer_advertise: "127.0.0.1:0".into(),
             timing: Timing::cautious(),
             version: "0.0.0-test".into(),

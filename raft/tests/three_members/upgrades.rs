@@ -46,7 +46,7 @@ async fn under(place: &mut Place, member: Cluster, level: u32) -> Cluster {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_and_a_new_program_lead_in_turn_and_nothing_new_is_written() {
-    let mut places = places();
+    let mut places = ["hs1", "hs2", "hs3"].map(Place::settled);
     places.iter_mut().for_each(|place| place.feature_level = OLD);
     let [one, two, three] = three(&places).await;
     assert_eq!(one.latest().feature_level(), OLD, "a founder's program decides");
