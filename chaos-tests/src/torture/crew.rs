@@ -163,7 +163,7 @@ impl Crew {
              derp:\n  server:\n    enabled: true\n    stun_listen_addr: {host}:{stun}\n\
              log:\n  level: info\n\
              cluster:\n  name: {name}\n  data_dir: {data}\n  client_url: http://{host}:{client}\n  \
-             peer_listen_addr: {host}:{peer}\n  peer_advertise_addr: {host}:{peer}\n  timing: {timing}\n  \
+             peer_listen_addr: {host}:{peer}\n  peer_advertise_addr: {host}:{peer}\n  timing: {timing}\n  timing_check: warn\n  \
              snapshot_every: {every}\n  disk_reserve_mib: 4\n  disk_low_mib: 16\n{backup}  derp_listen_addr: {host}:{derp}\n  derp_host_name: {host}\n  \
              derp_port: {derp}\n  derp_stun_port: {stun}\n  derp_insecure_for_tests: true\n"
         )
