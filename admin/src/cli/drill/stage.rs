@@ -196,7 +196,12 @@ impl Stage {
         }
     }
 
-    /// Everybody is well, nobody lags; how long that took. None: not within `patience`.
+    /// Members open the port of clients last: the others may call one well that does not answer yet.
+    async fn all_answer(&self) -> bool {
+        futures::future::join_all(self.seats.iter().map(|seat| seat.look(false))).await.iter().all(Result::is_ok)
+    }
+
+    /// Everybody is well, answers, and nobody lags; how long that took. None: not within `patience`.
     pub async fn well(&self, patience: Duration) -> Option<Duration> {
         let begun = Instant::now();
         while begun.elapsed() < patience {
@@ -204,6 +209,7 @@ impl Stage {
                 && status.verdict == crate::cluster::view::Verdict::Healthy
                 && status.members.len() == self.seats.len()
                 && status.members.iter().all(|member| member.lag.is_some_and(|lag| lag <= LAG))
+                && self.all_answer().await
             {
                 return Some(begun.elapsed());
             }
