@@ -50,7 +50,7 @@ async fn drills_break_heal_and_judge() {
     nothing_was_lost(&report);
 
     // Too few canaries: the figures say nothing, and the verdict says so.
-    let (code, report) = drill(&fleet, &["leader-transfer", "--writes", "6"]).await;
+    let (code, report) = drill(&fleet, &["leader-transfer", "--writes", "20"]).await;
     nothing_was_lost(&report);
     assert_eq!((code, report["verdict"].as_str()), (20, Some("VOID")), "{report:#}");
 
