@@ -200,7 +200,7 @@ async fn without_a_quorum_maps_are_served() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_of_a_dead_member_stay_online() {
     let (first, second) = two().await;
-    let third = joined(&first, "hs3", |_| {}).await;
+    let third = joined(&first, "hs3", |options| options.drills = true).await;
     let mut statuses = first.server.cluster().watch_status();
     within(statuses.wait_for(|status| status.voters.len() == 3 && !status.joint)).await.unwrap();
     let key = first.auth_key().await;

@@ -45,10 +45,13 @@ impl Member {
     }
 
     /// Ends the member as a crash would: nobody is told anything, but for its database, which this process must close.
+    /// The member must take part in drills.
     pub async fn die(self) {
-        let cluster = self.server.cluster().clone();
+        let (cluster, minute) = (self.server.cluster().clone(), Duration::from_secs(60));
+        // First its voice, then its tasks: what they would still say as they end reaches nobody.
+        cluster.drills().begin("death", "test", minute).unwrap();
+        cluster.inject("death", raft::drills::Fault::Cut(std::collections::BTreeSet::new()), minute).unwrap();
         let folder = self._folder;
-        // All its tasks are cut, and nothing it still says reaches anybody.
         drop(self.server);
         cluster.shutdown().await;
         drop((cluster, folder));
