@@ -25,7 +25,7 @@ mod sign_in;
 mod ssh_checks;
 mod users;
 
-pub use features::{FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO};
+pub use features::{BEYOND, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO};
 
 use crate::{
     command::{Command, Entry},

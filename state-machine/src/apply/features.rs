@@ -30,13 +30,17 @@ use super::invalid;
 /// | 1 | everything before policies were understood |
 /// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
 /// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs; members' addresses and the dial plan; people sign in at a login provider; every change is written down |
-pub const FEATURE_LEVEL: u32 = OPERATION;
+/// | 4 | what operators ask for beyond Headscale (`BEYOND`): chosen addresses and ranges, nodes that wait for an approval, webhooks |
+pub const FEATURE_LEVEL: u32 = BEYOND;
 
 /// The level that brought the policy's meaning into apply.
 pub(super) const POLICY: u32 = 2;
 
 /// The level of everything that keeps a cluster alive: upgrades, tokens with conditions, rotation, repair.
 pub const OPERATION: u32 = 3;
+
+/// The level of what operators ask for and Headscale has not.
+pub const BEYOND: u32 = 4;
 
 /// Levels up to here were raised by apply itself.
 pub const RISES_BY_ITSELF_TO: u32 = POLICY;
