@@ -420,9 +420,8 @@ impl Core {
     pub fn remember(&self, member: MemberId) -> Memory {
         let memory = self.boards.remember(member);
         let status = self.status();
-        let matched = status.members.get(&member).and_then(|progress| progress.matched).unwrap_or_default();
         let stated = self.latest.borrow().member(member).map_or(0, |member| member.incarnation);
-        Memory { incarnation: memory.incarnation.max(stated), has: memory.has.max(matched) }
+        Memory { incarnation: memory.incarnation.max(stated), has: memory.has.max(surely_has(&status, member)) }
     }
 
     fn others(&self) -> Vec<MemberId> {
@@ -509,9 +508,29 @@ async fn tell(mut client: Client, to: MemberId, frame: Frame) -> (MemberId, Word
     (to, word)
 }
 
+/// Up to which entry a member must have the log, as far as this one knows from having led.
+///
+/// What it held beyond the committed part it may have lost rightly: another leader cut it off.
+fn surely_has(status: &Status, member: MemberId) -> u64 {
+    let matched = status.members.get(&member).and_then(|progress| progress.matched).unwrap_or_default();
+    matched.min(status.committed.unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_committed_may_be_cut_off_the_log() {
+        let mut status = Status { committed: Some(40), ..Status::default() };
+        let progress = |matched| Progress { matched: Some(matched), lag: 0, last_contact: None };
+        status.members = [(MemberId(2), progress(43)), (MemberId(3), progress(38))].into();
+        assert_eq!(surely_has(&status, MemberId(2)), 40);
+        assert_eq!(surely_has(&status, MemberId(3)), 38);
+        assert_eq!(surely_has(&status, MemberId(4)), 0);
+        status.committed = None;
+        assert_eq!(surely_has(&status, MemberId(2)), 0);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_view_grows_old_and_a_rate_is_taken_over_seconds() {

@@ -10,10 +10,11 @@ use openraft::{
 
 use crate::{
     apply::Machine,
+    encode::Position,
     log::Log,
     metrics::Metrics,
     snapshot::Snapshots,
-    store::{Change, OpenError, Recovered, Store, StoreOptions, Table},
+    store::{Change, OpenError, Recovered, Store, StoreOptions, Table, key},
     types::{Entry, Types, log_id},
 };
 
@@ -131,4 +132,19 @@ async fn a_missing_file_of_the_database_is_noticed() {
     drop(lock);
     let opened = open(folder.path());
     assert!(matches!(&opened, Err(OpenError::Integrity(why)) if why.contains("MANIFEST-")), "{:?}", opened.err());
+}
+
+/// Power failed after a snapshot was synced and before the log below it was purged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_ends_before_an_installed_snapshot_is_not_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = reopen(folder.path()).unwrap();
+    log.blocking_append(blanks(1, 0..=9)).await.unwrap();
+    drop(log);
+    let (store, _) = open(folder.path()).unwrap();
+    let applied = crate::encode::encode(&Position::from(log_id(2, 1, 14)));
+    store.write_durably(vec![Change::Put(Table::Meta, key::APPLIED.into(), applied)]).await.unwrap();
+    drop(store);
+    let (_store, recovered) = open(folder.path()).unwrap();
+    assert_eq!((recovered.last, recovered.end()), (Some(log_id(1, 1, 9)), Some(log_id(2, 1, 14))));
 }

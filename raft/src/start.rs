@@ -131,7 +131,7 @@ async fn start_with(
         drills: drills.clone(),
     };
     if !is_new && !mutants::is("rollback-not-noticed") {
-        let last = recovered.last.map_or(0, |last| last.index);
+        let last = recovered.end().map_or(0, |last| last.index);
         ask_the_others(&dialer, &recovered.state.0, &identity, last).await?;
     }
     world::failpoint!("start.incarnation.before");

@@ -63,7 +63,7 @@ pub async fn inspect_folder(folder: &Path, world: &World) -> Result<LeftOver, Ar
     .map_err(StartError::from)?;
     let mut state = recovered.state.0.clone();
     let applied = recovered.applied.map_or(0, |id| id.index);
-    let last = recovered.last.map_or((0, 0), |id| (id.index, id.leader_id.term));
+    let last = recovered.end().map_or((0, 0), |id| (id.index, id.leader_id.term));
     let mut problem = None;
     store
         .read_log(applied + 1, last.0 + 1, |row| {

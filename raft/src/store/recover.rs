@@ -49,6 +49,12 @@ impl Recovered {
     pub fn is_empty(&self) -> bool {
         self.vote.is_none() && self.last.is_none() && self.applied.is_none()
     }
+
+    /// The last entry this member holds, be it in the log or only as its effect: a snapshot that was installed is
+    /// synced before the log it makes needless is purged, and power may fail in between.
+    pub fn end(&self) -> Option<LogId> {
+        self.last.max(self.applied)
+    }
 }
 
 fn integrity(what: impl Into<String>) -> OpenError {
