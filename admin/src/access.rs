@@ -120,6 +120,15 @@ const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/cluster/ssh-checks", Look),
     ("POST", "/cluster/ssh-checks/{id}/approve", Change),
     ("POST", "/cluster/ssh-checks/{id}/reject", Change),
+    ("GET", "/cluster/nodes/waiting", Look),
+    ("POST", "/cluster/nodes/{id}/addresses", Change),
+    ("POST", "/cluster/nodes/{id}/approval", Change),
+    ("GET", "/cluster/users/ranges", Look),
+    ("POST", "/cluster/users/{id}/ranges", Change),
+    // URLs of receivers may be secrets.
+    ("GET", "/cluster/webhooks", Change),
+    ("POST", "/cluster/webhooks", Change),
+    ("DELETE", "/cluster/webhooks/{id}", Change),
     ("GET", "/cluster/import", Look),
     ("POST", "/cluster/import", Change),
     ("POST", "/cluster/export", Change),
@@ -266,7 +275,7 @@ mod tests {
         for (method, path, need) in ROUTES {
             assert_eq!(check(Role::Admin, *need), Ok(()), "{method} {path}");
             let asks = *method == "GET" || path.ends_with("/check") || path.ends_with("/impact");
-            let may_read = asks && *path != "/cluster/backup";
+            let may_read = asks && !["/cluster/backup", "/cluster/webhooks"].contains(path);
             assert_eq!(check(Role::ReadOnly, *need).is_ok(), may_read, "{method} {path}");
             if path.starts_with("/cluster") || path.starts_with("/apikey") || path.starts_with("/policy") {
                 assert!(check(Role::User, *need).is_err(), "{method} {path}");

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{DrillRefused, Drills, Fault, TokenWish};
-use state_machine::{Answer, Command, MemberId, Refusal, State, Timestamp};
+use state_machine::{Answer, Command, MemberId, Refusal, SealedSecret, State, Timestamp};
 
 use crate::cluster::view::Standing;
 
@@ -62,6 +62,8 @@ pub trait Backend: Send + Sync + 'static {
     fn drills(&self) -> Drills;
     /// Breaks something here on purpose for a while, within the session of a drill.
     fn inject(&self, drill: &str, fault: Fault, within: Duration) -> Result<(), DrillRefused>;
+    /// A secret of the cluster as it lies in State.
+    fn seal(&self, name: &str, secret: &[u8]) -> Result<SealedSecret, Failure>;
     /// Remembers that somebody has that key; false: the text is not the one of now.
     fn confirm_recovery_key<'a>(&'a self, text: &'a str, by: &'a str) -> BoxFuture<'a, Asked<bool>>;
     /// Authorities whose certificates members take.

@@ -34,6 +34,7 @@ mod table;
 mod upgrade;
 mod users;
 mod verify;
+mod webhooks;
 mod words;
 
 use std::{
@@ -137,6 +138,10 @@ pub enum Word {
     /// Connections by SSH that the policy wants to be checked
     #[command(subcommand)]
     Ssh(ssh::Ssh),
+
+    /// Webhooks: tell others what changes
+    #[command(subcommand, alias = "webhook")]
+    Webhooks(webhooks::Webhooks),
 
     /// The audit log: who changed what, when and from where
     #[command(subcommand)]
@@ -408,6 +413,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Policy(word) => return policy::run(word, desk).await,
         Word::Auth(word) => nodes::run_auth(word, desk).await,
         Word::Ssh(word) => ssh::run(word, desk).await,
+        Word::Webhooks(word) => webhooks::run(word, desk).await,
         Word::Audit(word) => audit::run(word, desk).await,
         Word::Routes(word) => routes::run(word, desk).await,
         Word::Debug(word) => debug::run(word, desk).await,

@@ -1,6 +1,7 @@
 //! `/api/v1/cluster`: members, leadership, join tokens, backups, questions about policies, SSH checks. Ours; Headscale has
 //! one process.
 
+pub mod addresses;
 mod audit;
 mod backup;
 pub mod certificates;
@@ -16,6 +17,7 @@ pub mod tokens;
 pub mod upgrade;
 pub mod verify;
 pub mod view;
+pub mod webhooks;
 
 use axum::{
     Router,
@@ -54,6 +56,13 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/policy/why", get(policy::why))
         .route("/policy/impact", post(policy::impact))
         .route("/policy/rollback", post(policy::rollback))
+        .route("/nodes/waiting", get(addresses::waiting))
+        .route("/nodes/{id}/addresses", post(addresses::set_addresses))
+        .route("/nodes/{id}/approval", post(addresses::approve))
+        .route("/users/ranges", get(addresses::ranges))
+        .route("/users/{id}/ranges", post(addresses::set_ranges))
+        .route("/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/webhooks/{id}", delete(webhooks::delete))
         .route("/ssh-checks", get(ssh_checks::list))
         .route("/ssh-checks/{id}/approve", post(ssh_checks::approve))
         .route("/ssh-checks/{id}/reject", post(ssh_checks::reject))

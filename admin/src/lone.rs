@@ -196,6 +196,12 @@ impl Backend for Lone {
         Box::pin(async { Ok(Ok(false)) })
     }
 
+    /// Nothing opens it again: only its name and form are looked at here.
+    fn seal(&self, name: &str, secret: &[u8]) -> Result<state_machine::SealedSecret, Failure> {
+        let ciphertext = secret_text::hash(&format!("{name} {}", hex::encode(secret))).to_vec();
+        Ok(state_machine::SealedSecret { key_id: 1, nonce: vec![0; 12], ciphertext })
+    }
+
     fn authorities(&self) -> Vec<raft::AuthorityFacts> {
         Vec::new()
     }

@@ -110,7 +110,7 @@ pub fn masked(kind: &str, prefix: &str) -> String {
     format!("{kind}{prefix}-***")
 }
 
-fn letters(count: usize, random: &dyn Fn(&mut [u8])) -> String {
+pub(crate) fn letters(count: usize, random: &dyn Fn(&mut [u8])) -> String {
     let mut text = String::with_capacity(count);
     let mut pool = [0; 64];
     while text.len() < count {

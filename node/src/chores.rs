@@ -13,6 +13,7 @@ mod member_loss;
 mod orders;
 mod policy_drift;
 mod settings_drift;
+mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -61,6 +62,8 @@ pub fn start(
         world: world.clone(),
         authorities: authorities.or_else(|| options.derp.authorities.clone()),
     };
+    let (told_by, trusted) = (name.to_owned(), outside.authorities.clone());
+    until_stop(Box::pin(webhooks::run(cluster.clone(), world.clone(), trusted, told_by)));
     until_stop(Box::pin(orders::run(cluster.clone(), outside, name.to_owned())));
     if !options.derp.urls.is_empty() {
         until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));

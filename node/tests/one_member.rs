@@ -247,3 +247,119 @@ async fn plain_paths_answer() {
     }
     member.server.drain().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_an_approval_sees_nobody_and_is_seen_by_nobody() {
+    let member = Member::start().await;
+    let key = member.auth_key().await;
+    let (ann, bob) = (Machine::new(1, "laptop"), Machine::new(2, "desk"));
+    let (mut of_ann, mut of_bob) = (ann.dial(&member).await, bob.dial(&member).await);
+    ann.enter(&mut of_ann, &key).await;
+    bob.enter(&mut of_bob, &key).await;
+    let id = member.server.cluster().latest().node_by_key(&bob.node_key).unwrap().id;
+    member.done(Command::SetNodeApproval { node: id, approved: false }).await;
+
+    // A client in Rust takes anything else for a failure, and registers for ever.
+    let answer = of_bob.register(&bob.registration()).await;
+    assert_eq!(answer["MachineAuthorized"], true, "{answer}");
+    let mut anns = of_ann.stream(&ann, "").await;
+    let first = anns.next().await.unwrap();
+    assert_eq!((&first["Node"]["MachineAuthorized"], first.get("Peers")), (&json!(true), None));
+    let mut bobs = of_bob.stream(&bob, "").await;
+    let first = bobs.next().await.unwrap();
+    assert_eq!((&first["Node"]["MachineAuthorized"], first.get("Peers")), (&json!(false), None));
+    assert_eq!(first["PacketFilters"], json!({ "base": [] }));
+
+    member.done(Command::SetNodeApproval { node: id, approved: true }).await;
+    anns.until(|frame| names(&frame["PeersChanged"]) == ["desk.example.ts.net."]).await;
+    bobs.until(|frame| {
+        frame["Node"]["MachineAuthorized"] == true
+            && names(&frame["PeersChanged"]) == ["laptop.example.ts.net."]
+            && frame["PacketFilters"]["base"].as_array().is_some_and(|rules| !rules.is_empty())
+    })
+    .await;
+
+    member.done(Command::SetNodeApproval { node: id, approved: false }).await;
+    anns.until(|frame| frame["PeersRemoved"] == json!([id.0])).await;
+    bobs.until(|frame| frame["Node"]["MachineAuthorized"] == false && frame.get("PeersRemoved").is_some()).await;
+    drop((of_ann, of_bob));
+    within(member.server.drain()).await;
+}
+
+/// Answers one request on each connection, with these statuses in turn, and hands on what it heard.
+async fn receiver(statuses: Vec<u16>) -> (String, tokio::sync::mpsc::Receiver<(String, String)>) {
+    let mut listener = world::real::world().net.listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, requests) = tokio::sync::mpsc::channel(16);
+    tokio::spawn(async move {
+        for status in statuses {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut text = String::new();
+            loop {
+                let mut bytes = [0; 4096];
+                let count = stream.read(&mut bytes).await.unwrap();
+                text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+                let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+                let length =
+                    head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+                if length == Some(body.len()) {
+                    heard.send((head.to_owned(), body.to_owned())).await.unwrap();
+                    break;
+                }
+            }
+            let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (format!("http://{address}/hook"), requests)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_that_fails_first_hears_everything_in_the_end() {
+    use ring::hmac;
+
+    let member = Member::start().await;
+    let (url, mut requests) = receiver(vec![500, 200, 200]).await;
+    let id = "0a1b2c3d".to_owned();
+    let cluster = member.server.cluster().clone();
+    let secret = cluster.seal(&state_machine::Webhook::secret(&id), b"hswhsec-test");
+    let events = ["nodeCreated".to_owned(), "userCreated".to_owned()].into();
+    let webhook = state_machine::Webhook { id: id.clone(), url, events, ..state_machine::Webhook::default() };
+    member.done(Command::CreateWebhook { webhook, secret }).await;
+    let key = member.auth_key().await;
+    let made_at = member.server.cluster().latest().audit_log().values().find_map(|row| {
+        let row: Value = serde_json::from_str(&row.text).unwrap();
+        (row["what"] == "create user").then(|| row["index"].clone())
+    });
+
+    let (_, failed) = within(requests.recv()).await.unwrap();
+    let (head, told) = within(requests.recv()).await.unwrap();
+    let (failed, events): (Value, Value) =
+        (serde_json::from_str(&failed).unwrap(), serde_json::from_str(&told).unwrap());
+    assert_eq!(failed[0], events[0], "what failed is told again, under the same id");
+    assert_eq!((&events[0]["type"], &events[0]["data"]["user"]), (&json!("userCreated"), &json!("ann")));
+    assert_eq!(Some(&events[0]["index"]), made_at.as_ref());
+
+    // As a receiver checks it.
+    let header = head
+        .lines()
+        .find_map(|line| line.to_lowercase().strip_prefix("tailscale-webhook-signature: ").map(str::to_owned));
+    let header = header.unwrap();
+    let (time, tag) = header.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
+    let key_of_hook = hmac::Key::new(hmac::HMAC_SHA256, b"hswhsec-test");
+    hmac::verify(&key_of_hook, format!("{time}.{told}").as_bytes(), &hex::decode(tag).unwrap()).unwrap();
+
+    // Written down, so that another leader goes on behind it.
+    let mut states = cluster.watch();
+    within(states.wait_for(|state| state.webhooks()[&id].delivered > 0)).await.unwrap();
+    let ann = Machine::new(1, "laptop");
+    let mut of_ann = ann.dial(&member).await;
+    ann.enter(&mut of_ann, &key).await;
+    let (_, next) = within(requests.recv()).await.unwrap();
+    let next: Value = serde_json::from_str(&next).unwrap();
+    let kinds: Vec<&Value> = next.as_array().unwrap().iter().map(|event| &event["type"]).collect();
+    assert_eq!(kinds, ["nodeCreated"], "nothing twice");
+    assert_eq!(next[0]["data"]["deviceName"], "laptop");
+    drop((of_ann, states, cluster));
+    within(member.server.drain()).await;
+}

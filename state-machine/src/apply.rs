@@ -2,6 +2,7 @@
 //!
 //! A verb looks first and changes last, so that a refusal changes nothing. One family of verbs a file.
 
+mod addresses;
 mod api_keys;
 mod audit;
 mod certificates;
@@ -24,6 +25,7 @@ mod settings;
 mod sign_in;
 mod ssh_checks;
 mod users;
+mod webhooks;
 
 pub use features::{BEYOND, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO};
 
@@ -111,6 +113,7 @@ impl State {
             }
             Command::RenameUser { user, name } => self.rename_user(user, name),
             Command::DeleteUser { user } => self.delete_user(user),
+            Command::SetUserRanges { user, ranges } => self.set_user_ranges(user, ranges),
 
             Command::CreatePreAuthKey { key } => self.create_pre_auth_key(key),
             Command::ExpirePreAuthKey { id } => self.expire_pre_auth_key(id),
@@ -147,9 +150,15 @@ impl State {
             Command::SetNodeTags { node, tags } => self.set_node_tags(node, tags),
             Command::ApproveRoutes { node, routes } => self.approve_routes(node, routes),
             Command::MoveNode { node, user } => self.move_node(node, user),
+            Command::SetNodeAddresses { node, ipv4, ipv6 } => self.set_node_addresses(node, ipv4, ipv6),
+            Command::SetNodeApproval { node, approved } => self.set_node_approval(node, approved),
             Command::BackfillAddresses { seed } => self.backfill_addresses(seed),
 
             Command::SetPolicy { text, author } => self.set_policy(text, author),
+
+            Command::CreateWebhook { webhook, secret } => self.create_webhook(webhook, secret),
+            Command::DeleteWebhook { id } => self.delete_webhook(&id),
+            Command::WebhookTold { id, through } => self.webhook_told(&id, through),
 
             Command::BeginSignIn { id, subject, provider } => self.begin_sign_in(id, subject, provider),
             Command::ProveSignIn { id, identity, confirm_sha256 } => self.prove_sign_in(&id, identity, confirm_sha256),

@@ -57,6 +57,8 @@ table! {
     POLICY_REJECTED 1012, "the policy was rejected", "it cannot be read, contradicts itself, or one of its tests fails", "the message names line and rule; try with: hsraft policy check --file FILE";
     ALREADY_FOUNDED 1013, "the cluster exists already", "founding happens once", "nothing to do";
     NOT_FOUNDED 1014, "the cluster has not been founded", "the first member is just starting", "try again in a moment";
+    ADDRESS_TAKEN 1015, "the address is another node's", "an address belongs to one node at a time", "choose another, or give that node another one first: hsraft nodes set-ip";
+    ADDRESS_UNFIT 1016, "the address or range cannot be used", "it lies outside prefixes.v4 and prefixes.v6, or clients keep it for themselves", "choose one inside the prefixes; hsraft explain HSR-1010 when none is left";
     TOKEN_UNKNOWN 1101, "the join token is not known", "it is mistyped, was revoked, or is of another cluster", "make a new one: hsraft token create";
     TOKEN_EXPIRED 1102, "the join token has expired", "tokens live 15 minutes unless --ttl says otherwise", "make a new one: hsraft token create";
     TOKEN_USED 1103, "the join token was used already", "a token lets one member in", "make a new one: hsraft token create";
@@ -188,6 +190,8 @@ impl Refusal {
             Refusal::WrongMachine => &WRONG_MACHINE,
             Refusal::TagsNotPermitted { .. } => &TAGS_NOT_PERMITTED,
             Refusal::AddressesExhausted { .. } => &ADDRESSES_EXHAUSTED,
+            Refusal::AddressTaken { .. } => &ADDRESS_TAKEN,
+            Refusal::AddressUnfit { .. } => &ADDRESS_UNFIT,
             Refusal::TokenUnknown => &TOKEN_UNKNOWN,
             Refusal::TokenExpired => &TOKEN_EXPIRED,
             Refusal::TokenUsed => &TOKEN_USED,

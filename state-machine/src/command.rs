@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
@@ -177,6 +177,11 @@ pub enum Command {
     DeleteUser {
         user: UserId,
     },
+    /// Where the addresses of the user's new nodes come from; the whole list. Level 4.
+    SetUserRanges {
+        user: UserId,
+        ranges: BTreeSet<IpNet>,
+    },
 
     // keys
     /// `key.id`, `used` and `created_at` are decided by apply.
@@ -299,6 +304,17 @@ pub enum Command {
         node: NodeId,
         user: UserId,
     },
+    /// An address somebody chose; `None` leaves that family as it is. Level 4.
+    SetNodeAddresses {
+        node: NodeId,
+        ipv4: Option<Ipv4Addr>,
+        ipv6: Option<Ipv6Addr>,
+    },
+    /// Whether the node may be a peer of others. Level 4.
+    SetNodeApproval {
+        node: NodeId,
+        approved: bool,
+    },
     /// Gives addresses to nodes that lack one of a prefix that exists.
     BackfillAddresses {
         seed: u64,
@@ -308,6 +324,21 @@ pub enum Command {
     SetPolicy {
         text: Arc<str>,
         author: String,
+    },
+
+    // whoever outside is told
+    /// `webhook.created_at` and `delivered` are decided by apply. Level 4.
+    CreateWebhook {
+        webhook: Webhook,
+        secret: SealedSecret,
+    },
+    DeleteWebhook {
+        id: String,
+    },
+    /// It was told everything up to this audit row.
+    WebhookTold {
+        id: String,
+        through: u64,
     },
 
     // people who prove themselves at a login provider

@@ -35,6 +35,11 @@ impl FreeRanges {
         FreeRanges { ranges: bounds.iter().copied().collect(), bounds: Arc::new(bounds) }
     }
 
+    /// Whether the address is one there could be, and nobody's.
+    pub fn has(&self, address: u128) -> bool {
+        self.containing(address).is_some()
+    }
+
     /// The lowest free address that is `from` or higher.
     pub fn at_or_after(&self, from: u128) -> Option<u128> {
         if self.containing(from).is_some() {

@@ -26,6 +26,8 @@ pub(crate) struct Indexes {
     pub users_by_name: OrdMap<String, UserId>,
     /// Where the provider's id is not empty.
     pub users_by_provider_id: OrdMap<(String, UserId), ()>,
+    /// Users whose addresses come from ranges of their own.
+    pub users_with_ranges: OrdMap<UserId, ()>,
     pub nodes_by_key: OrdMap<NodeKey, NodeId>,
     pub nodes_by_machine: OrdMap<(MachineKey, NodeId), ()>,
     pub nodes_by_user: OrdMap<(UserId, NodeId), ()>,
@@ -122,6 +124,8 @@ impl Indexes {
         replace(&mut self.users_by_name, old.map(name), new.map(name));
         let person = |user: &User| (!user.provider_id.is_empty()).then(|| ((user.provider_id.clone(), user.id), ()));
         replace(&mut self.users_by_provider_id, old.and_then(person), new.and_then(person));
+        let ranges = |user: &User| (!user.ranges.is_empty()).then_some((user.id, ()));
+        replace(&mut self.users_with_ranges, old.and_then(ranges), new.and_then(ranges));
     }
 
     pub fn node(&mut self, old: Option<&Node>, new: Option<&Node>, now: Timestamp) {

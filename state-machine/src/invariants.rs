@@ -27,6 +27,7 @@ impl State {
         check_certificates(tables);
         check_sign_ins(tables);
         check_audit(tables);
+        check_webhooks(tables);
         if let Some((at, why)) = self.next_deadline() {
             assert!(at > Timestamp(0), "a deadline ({why}) lies after the epoch");
         }
@@ -66,6 +67,7 @@ fn check_users(tables: &Tables) {
         assert_eq!(*id, user.id, "a user stands under its id");
         assert!(id.0 >= 1 && id.0 <= tables.cluster.last_user, "user {id} was counted");
         assert!(names.insert(&user.name), "name {:?} is one user's", user.name);
+        assert!(user.ranges.iter().all(|range| *range == range.trunc()), "ranges of user {id} are masked");
     }
 }
 
@@ -195,6 +197,16 @@ fn check_sign_ins(tables: &Tables) {
     for (id, sign_in) in &tables.sign_ins {
         assert_eq!(*id, sign_in.id, "a sign-in stands under its id");
         assert!(sign_in.expires_at >= sign_in.created_at, "sign-in {id} ends after it began");
+    }
+}
+
+fn check_webhooks(tables: &Tables) {
+    assert!(tables.webhooks.len() <= 32, "webhooks are bounded");
+    for (id, webhook) in &tables.webhooks {
+        assert_eq!(*id, webhook.id, "a webhook stands under its id");
+        assert!(tables.secrets.contains_key(&Webhook::secret(id)), "webhook {id} can sign");
+        let newest = tables.audit.get_max().map_or(0, |(number, _)| *number);
+        assert!(webhook.delivered <= newest, "webhook {id} was told what happened");
     }
 }
 

@@ -25,7 +25,11 @@ impl State {
     pub fn inventory(&self) -> policy::Tailnet {
         policy::Tailnet {
             users: self.users().values().map(|row| (row.id.0, Arc::new(self.inventory_user(row)))).collect(),
-            nodes: self.nodes().values().map(|row| (row.id.0, Arc::new(self.inventory_node(row)))).collect(),
+            nodes: self
+                .nodes()
+                .values()
+                .filter_map(|row| Some((row.id.0, Arc::new(self.in_inventory(row)?))))
+                .collect(),
             primaries: self.primaries().iter().map(|(route, node)| (*route, node.0)).collect(),
         }
     }
@@ -49,7 +53,12 @@ impl State {
         self.users().keys().next().copied()
     }
 
-    /// One node of [`State::inventory`]. Who serves a route depends on who is there; of other nodes policies do not ask
+    /// One node of [`State::inventory`]; none of one that waits for an approval: policies do not speak of it.
+    pub fn in_inventory(&self, row: &model::Node) -> Option<policy::Node> {
+        (!row.unapproved).then(|| self.inventory_node(row))
+    }
+
+    /// A node as the inventory has it. Who serves a route depends on who is there; of other nodes policies do not ask
     /// it, and all are shown as there.
     pub fn inventory_node(&self, row: &model::Node) -> policy::Node {
         let router = row.enabled_routes().next().is_some();

@@ -73,6 +73,16 @@ pub enum Refusal {
     AddressesExhausted {
         prefix: String,
     },
+    /// The address is another node's.
+    AddressTaken {
+        address: String,
+        node: NodeId,
+    },
+    /// The tailnet cannot give this address, or no address of this range; the text says why.
+    AddressUnfit {
+        address: String,
+        why: String,
+    },
     TokenUnknown,
     TokenExpired,
     TokenUsed,
@@ -127,6 +137,7 @@ pub enum What {
     SshCheck,
     Certificate,
     SignIn,
+    Webhook,
 }
 
 impl fmt::Display for What {
@@ -148,6 +159,7 @@ impl fmt::Display for What {
             What::SshCheck => "SSH check",
             What::Certificate => "certificate",
             What::SignIn => "sign-in",
+            What::Webhook => "webhook",
         })
     }
 }
@@ -169,6 +181,8 @@ impl fmt::Display for Refusal {
                 write!(f, "requested tags [{}] are invalid or not permitted", tags.join(", "))
             }
             Refusal::AddressesExhausted { prefix } => write!(f, "no address left in {prefix}; widen the prefix"),
+            Refusal::AddressTaken { address, node } => write!(f, "{address} is the address of node {node}"),
+            Refusal::AddressUnfit { address, why } => write!(f, "{address} cannot be used: {why}"),
             Refusal::TokenUnknown => f.write_str("no such join token; make one with: hsraft token create"),
             Refusal::TokenExpired => {
                 f.write_str("the join token has expired; make a new one with: hsraft token create")

@@ -37,6 +37,7 @@ macro_rules! every_table {
             17 "ssh_checks" ssh_checks;
             18 "sign_ins" sign_ins;
             19 "audit" audit;
+            20 "webhooks" webhooks;
             24 "authorities" authorities;
             25 "certificates" certificates;
         }
@@ -287,6 +288,7 @@ rows_with_ids! {
     SshCheck.id: String;
     SignIn.id: String;
     AuditRow.number: u64;
+    Webhook.id: String;
     DerpRegion.id: u32;
     Authority.generation: u64;
 }

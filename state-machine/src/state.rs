@@ -52,6 +52,7 @@ pub(crate) struct Tables {
     pub certificates: OrdMap<String, Arc<ManagedCertificate>>,
     pub sign_ins: OrdMap<String, Arc<SignIn>>,
     pub audit: OrdMap<u64, Arc<AuditRow>>,
+    pub webhooks: OrdMap<String, Arc<Webhook>>,
 }
 
 /// Where in the log and in time a state stands.
@@ -300,6 +301,11 @@ impl State {
     /// The latest changes, by number; bounded by the settings.
     pub fn audit_log(&self) -> &OrdMap<u64, Arc<AuditRow>> {
         &self.tables.audit
+    }
+
+    /// Whoever outside is told what changes, by id.
+    pub fn webhooks(&self) -> &OrdMap<String, Arc<Webhook>> {
+        &self.tables.webhooks
     }
 
     /// Every member there ever was; removed ones keep their row.

@@ -167,6 +167,14 @@ impl State {
         self.tables.secrets.remove(name);
     }
 
+    pub(crate) fn put_webhook(&mut self, webhook: Webhook) {
+        self.tables.webhooks.insert(webhook.id.clone(), Arc::new(webhook));
+    }
+
+    pub(crate) fn drop_webhook(&mut self, id: &str) {
+        self.tables.webhooks.remove(id);
+    }
+
     pub(crate) fn put_authority(&mut self, authority: Authority) {
         self.tables.authorities.insert(authority.generation, Arc::new(authority));
     }

@@ -159,6 +159,21 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("entry.prove_sign_in", entry(signed_in::prove())),
         ("entry.finish_sign_in", entry(signed_in::finish())),
         ("state.signed_in", signed_in::state().to_snapshot()),
+        ("entry.user_ranges", entry(beyond::ranges())),
+        ("entry.node_addresses", entry(beyond::address())),
+        ("entry.node_approval", entry(beyond::hold())),
+        ("entry.create_webhook", entry(beyond::webhook())),
+        ("entry.delete_webhook", entry(Command::DeleteWebhook { id: "0a1b2c3d".into() })),
+        ("entry.webhook_told", entry(beyond::told())),
+        ("answer.address_taken", {
+            let address = "100.64.0.7".to_owned();
+            codec::encode_answer(&Err(Refusal::AddressTaken { address, node: NodeId(7) }))
+        }),
+        ("answer.address_unfit", {
+            let (address, why) = ("10.0.0.7".to_owned(), "x".to_owned());
+            codec::encode_answer(&Err(Refusal::AddressUnfit { address, why }))
+        }),
+        ("state.beyond", beyond::state().to_snapshot()),
     ]
 }
 
@@ -166,6 +181,67 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
 fn a_rotation_under_way_survives_a_snapshot() {
     let state = certificates::state();
     assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap().hash(), state.hash());
+}
+
+/// Kinds of level 4.
+mod beyond {
+    use super::*;
+
+    pub fn ranges() -> Command {
+        let ranges = ["100.64.8.0/24", "fd7a:115c:a1e0:8::/64"].map(|net| net.parse().unwrap());
+        Command::SetUserRanges { user: UserId(1), ranges: ranges.into() }
+    }
+
+    pub fn address() -> Command {
+        Command::SetNodeAddresses { node: NodeId(1), ipv4: Some([100, 64, 8, 9].into()), ipv6: None }
+    }
+
+    pub fn hold() -> Command {
+        Command::SetNodeApproval { node: NodeId(1), approved: false }
+    }
+
+    pub fn webhook() -> Command {
+        let webhook = Webhook {
+            id: "0a1b2c3d".into(),
+            url: "https://hooks.example/x".into(),
+            events: ["nodeCreated".to_owned()].into(),
+            ..Webhook::default()
+        };
+        Command::CreateWebhook {
+            webhook,
+            secret: SealedSecret { key_id: 1, nonce: vec![1; 12], ciphertext: vec![2; 48] },
+        }
+    }
+
+    pub fn told() -> Command {
+        Command::WebhookTold { id: "0a1b2c3d".into(), through: 3 }
+    }
+
+    /// Level 4, with a row of each kind.
+    pub fn state() -> State {
+        let mut state = signed_in::state();
+        let steps = [
+            Command::RaiseFeatureLevel { level: 4, at_once: true },
+            Command::ApplySettings { settings: Settings { node_approval: true, ..(**state.settings()).clone() } },
+            ranges(),
+            address(),
+            hold(),
+            webhook(),
+        ];
+        for (index, command) in steps.into_iter().enumerate() {
+            let revision = Revision(state.revision().0 + 1 + index as u64);
+            let entry = Entry { request: None, at: state.now(), by: "cli".into(), command };
+            // The founder's row says 3, and its program can more by now.
+            let announce = Member { feature_level: 4, ..(**state.member(MemberId(1)).unwrap()).clone() };
+            _ = state.apply_entry(
+                state.revision(),
+                &Entry { command: Command::AnnounceMember { member: announce }, ..entry.clone() },
+            );
+            state.apply_entry(revision, &entry).unwrap();
+        }
+        state.check();
+        state
+    }
 }
 
 /// Kinds that came with replaceable certificates.

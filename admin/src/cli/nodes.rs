@@ -93,6 +93,32 @@ pub enum Nodes {
         #[arg(short, long, alias = "namespace", short_alias = 'n')]
         user: String,
     },
+    /// Give a node the address you choose; the other family stays as it is
+    #[command(
+        name = "set-ip",
+        after_help = "Example:\n  hsraft nodes set-ip --identifier 4 100.64.8.7 fd7a:115c:a1e0::807"
+    )]
+    SetIp {
+        #[command(flatten)]
+        node: Which,
+        #[arg(required = true, num_args = 1..=2)]
+        addresses: Vec<String>,
+    },
+    /// Show nodes that wait for an approval (node.approval)
+    #[command(after_help = "Example:\n  hsraft nodes waiting")]
+    Waiting,
+    /// Let a node in that waits for an approval
+    #[command(after_help = "Example:\n  hsraft nodes approve --identifier 4")]
+    Approve {
+        #[command(flatten)]
+        node: Which,
+    },
+    /// Take an approval back: nobody sees the node, and it sees nobody
+    #[command(after_help = "Example:\n  hsraft nodes hold --identifier 4")]
+    Hold {
+        #[command(flatten)]
+        node: Which,
+    },
     /// Give addresses to nodes that lack one
     #[command(name = "backfillips", after_help = "Example:\n  hsraft nodes backfillips --force")]
     BackfillIps,
@@ -196,6 +222,15 @@ pub async fn run(word: Nodes, desk: &Desk) -> Result<(), Problem> {
             change(desk, &node, "/approve_routes", json!({ "routes": routes }), "Node updated\n").await
         }
         Nodes::Move { node, user } => change(desk, &node, "/user", json!({ "user": user }), "Node moved\n").await,
+        Nodes::SetIp { node, addresses } => {
+            ours(desk, &node, "addresses", json!({ "addresses": addresses }), "Node updated\n").await
+        }
+        Nodes::Waiting => {
+            let reply: NodeList = desk.client.get("/api/v1/cluster/nodes/waiting").await?;
+            desk.output.show(&reply.nodes, || table(&reply.nodes, desk.now).render())
+        }
+        Nodes::Approve { node } => ours(desk, &node, "approval", json!({ "approved": true }), "Node approved\n").await,
+        Nodes::Hold { node } => ours(desk, &node, "approval", json!({ "approved": false }), "Node waits\n").await,
         Nodes::BackfillIps => {
             let question = "Are you sure that you want to assign/remove IPs to/from nodes?";
             if !desk.agreed(question) {
@@ -228,6 +263,13 @@ pub async fn run_auth(word: Auth, desk: &Desk) -> Result<(), Problem> {
 
 async fn change(desk: &Desk, node: &Which, verb: &str, wish: Value, said: &str) -> Result<(), Problem> {
     let path = format!("/api/v1/node/{}{verb}", escape(&node.identifier));
+    let reply: OneNode = desk.client.post(&path, wish).await?;
+    desk.output.show(&reply.node, || said.into())
+}
+
+/// What Headscale has no path for.
+async fn ours(desk: &Desk, node: &Which, verb: &str, wish: Value, said: &str) -> Result<(), Problem> {
+    let path = format!("/api/v1/cluster/nodes/{}/{verb}", escape(&node.identifier));
     let reply: OneNode = desk.client.post(&path, wish).await?;
     desk.output.show(&reply.node, || said.into())
 }

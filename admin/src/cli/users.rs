@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     client::escape,
+    cluster::addresses::{AllRanges, UserRanges},
     v1::types::{OneUser, User, Users as UserList},
 };
 
@@ -47,6 +48,17 @@ pub enum Users {
         #[arg(hide = true)]
         user: Option<String>,
     },
+    /// Say where the addresses of a user's new nodes come from; without ranges: from everywhere
+    #[command(after_help = "Example:\n  hsraft users set-ranges alice 100.64.8.0/24")]
+    SetRanges {
+        /// Name or id
+        user: String,
+        /// Within prefixes.v4 and prefixes.v6 of the configuration
+        ranges: Vec<String>,
+    },
+    /// Show users that have ranges
+    #[command(after_help = "Example:\n  hsraft users ranges")]
+    Ranges,
     /// Give a user another name
     #[command(alias = "mv", after_help = "Example:\n  hsraft users rename --name alice --new-name bob")]
     Rename {
@@ -95,6 +107,19 @@ pub async fn run(word: Users, desk: &Desk) -> Result<(), Problem> {
             }
             desk.client.delete::<Value>(&format!("/api/v1/user/{}", user.id)).await?;
             desk.output.done("User destroyed")
+        }
+        Users::SetRanges { user, ranges } => {
+            let path = format!("/api/v1/cluster/users/{}/ranges", escape(&user));
+            let reply: UserRanges = desk.client.post(&path, json!({ "ranges": ranges })).await?;
+            desk.output.show_ours(&reply, || "User updated\n".into())
+        }
+        Users::Ranges => {
+            let reply: AllRanges = desk.client.get("/api/v1/cluster/users/ranges").await?;
+            desk.output.show_ours(&reply.users, || {
+                let mut table = Table::new(["Username", "Ranges"]);
+                reply.users.iter().for_each(|row| table.row([row.user.clone(), row.ranges.join(", ")]));
+                table.render()
+            })
         }
         Users::Rename { which, new_name, names } => {
             let mut names = names.into_iter();

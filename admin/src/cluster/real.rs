@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use raft::{Cluster, DrillRefused, Drills, Fault, ProposeError, ReadError, TokenWish};
-use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, State, Timestamp};
+use state_machine::{Answer, Command, MemberId, RISES_BY_ITSELF_TO, SealedSecret, State, Timestamp};
 
 use super::view::{Backup, Contact, Standing};
 use crate::backend::{Asked, Backend, Failure};
@@ -44,6 +44,10 @@ impl Backend for Cluster {
 
     fn propose<'a>(&'a self, by: &'a str, command: Command) -> BoxFuture<'a, Result<Answer, Failure>> {
         Box::pin(async move { Ok(Cluster::propose(self, by, command).await?.answer) })
+    }
+
+    fn seal(&self, name: &str, secret: &[u8]) -> Result<SealedSecret, Failure> {
+        Ok(Cluster::seal(self, name, secret))
     }
 
     fn standing(&self) -> Standing {

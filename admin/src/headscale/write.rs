@@ -88,6 +88,9 @@ fn fill(to: &Connection, holdings: &Holdings, now: Timestamp) -> rusqlite::Resul
     to.execute("INSERT INTO database_versions VALUES (1, 'v0.29.2', ?1)", [now.to_string()])?;
     let rows = &holdings.rows;
     for user in &rows.users {
+        if !user.ranges.is_empty() {
+            left.push(format!("ranges of user {}: there all addresses come from the prefixes", user.name));
+        }
         let identity = Some(&user.provider_id).filter(|identity| !identity.is_empty());
         let provider = identity.map_or("", |_| user.provider.as_str());
         to.execute(
@@ -155,6 +158,10 @@ fn fill(to: &Connection, holdings: &Holdings, now: Timestamp) -> rusqlite::Resul
         )?;
     }
     for node in &rows.nodes {
+        if node.unapproved {
+            left.push(format!("node {} waits for an approval, which the file cannot hold: it is left out", node.id));
+            continue;
+        }
         // There a node belongs to a user or to its tags.
         let user = node.user.filter(|_| !node.is_tagged()).map(|user| user.0 as i64);
         let method = match node.register_method {

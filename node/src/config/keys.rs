@@ -51,6 +51,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("derp.auto_update_enabled", Read),
     ("derp.update_frequency", Read),
     ("disable_check_updates", Moot("nothing looks for updates")),
+    ("node.approval", Read),
     ("node.expiry", Read),
     ("node.ephemeral.inactivity_timeout", Read),
     ("node.routes.ha.probe_interval", Moot("a route moves when its node's stream ends")),

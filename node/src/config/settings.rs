@@ -46,6 +46,7 @@ pub fn read(document: &mut Document, records_file: Option<&str>) -> Settings {
         taildrop: document.flag("taildrop.enabled").unwrap_or(true),
         dial_plan: document.flag("cluster.dial_plan").unwrap_or(false),
         audit_rows: audit_rows(document),
+        node_approval: document.flag("node.approval").unwrap_or(false),
     }
 }
 

@@ -285,6 +285,8 @@ fn registered(state: &State, node: NodeId) -> Answer {
             login_name: owner.login_name,
             display_name: owner.display_name,
         },
+        // Also for a node that waits for an approval, which it hears from its map: a client in Rust takes false here for
+        // a failure and registers again and again, and one in Go does not look at it.
         machine_authorized: true,
         ..RegisterResponse::default()
     })

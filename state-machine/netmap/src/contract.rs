@@ -63,9 +63,17 @@ pub fn check(frame: &[u8]) -> Checked {
 
 fn check_page(name: &str, page: &Tree) -> Checked {
     match name {
-        "Node" => check_node(page, name),
+        // Only the viewer itself may be one that waits for an approval.
+        "Node" => {
+            page.need("MachineAuthorized", name)?.flag(name)?;
+            check_node(page, name)
+        }
         "Peers" | "PeersChanged" => {
             each(page, name, check_node)?;
+            each(page, name, |peer, at| match *peer.need("MachineAuthorized", at)? {
+                Tree::Bool(true) => Ok(()),
+                _ => Err(bad(at, "is not authorized")),
+            })?;
             not_empty_and_sorted(page, name, "ID")
         }
         "PeersChangedPatch" => {
@@ -137,9 +145,6 @@ fn check_node(node: &Tree, at: &str) -> Checked {
     online.flag(at)?;
     if *online == Tree::Bool(true) && node.get("LastSeen").is_some() {
         return Err(bad(at, "is online and was last seen before"));
-    }
-    if *node.need("MachineAuthorized", at)? != Tree::Bool(true) {
-        return Err(bad(at, "is not authorized"));
     }
     node.get("Expired").map_or(Ok(()), |flag| flag.flag(at))?;
     if let Some(Tree::Map(caps)) = node.get("CapMap") {

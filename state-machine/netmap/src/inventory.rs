@@ -46,7 +46,7 @@ impl Rules {
             same = false;
         }
         for id in moved {
-            let after = new.node(id).map(|row| new.inventory_node(row));
+            let after = new.node(id).and_then(|row| new.in_inventory(row));
             if after.as_ref() == tailnet.nodes.get(&id.0).map(|known| &**known) {
                 continue;
             }

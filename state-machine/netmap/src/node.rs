@@ -148,6 +148,7 @@ impl Sheet {
         self.unpatchable_differs(new)
             || self.row.node_key != new.row.node_key
             || self.row.expiry != new.row.expiry
+            || self.row.unapproved != new.row.unapproved
             || self.facts.routes != new.facts.routes
             || self.facts.primary_routes != new.facts.primary_routes
             || self.facts.attributes != new.facts.attributes
@@ -280,7 +281,7 @@ fn node<'a>(
         primary_routes: view.primary_routes,
         last_seen: facts.last_seen.map(time),
         online: facts.online,
-        machine_authorized: true,
+        machine_authorized: !row.unapproved,
         cap_map,
         expired: facts.expired,
     }

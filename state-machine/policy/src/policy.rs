@@ -124,9 +124,27 @@ impl Policy {
         }
     }
 
+    /// Where the address of a new node comes from (`ipPool` of `nodeAttrs`), in the order of the text. `user` is the
+    /// node's, absent of tagged nodes.
+    pub fn pools_of(&self, tags: &[String], user: Option<&User>) -> Vec<IpNet> {
+        let owner = match (tags.is_empty(), user) {
+            (false, _) => Owner::Tags(tags),
+            (true, Some(user)) => Owner::User(user),
+            (true, None) => return Vec::new(),
+        };
+        let entries = self.document.node_attributes.iter().filter(|entry| !entry.pools.is_empty());
+        entries.filter(|entry| self.means(&entry.targets, &owner)).flat_map(|entry| entry.pools.clone()).collect()
+    }
+
+    /// All pools there are.
+    pub fn pools(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.document.node_attributes.iter().flat_map(|entry| entry.pools.iter().copied())
+    }
+
     /// Whether one of the words means the owner.
     fn means(&self, aliases: &[Alias], owner: &Owner) -> bool {
         aliases.iter().any(|alias| match (alias, owner) {
+            (Alias::Everything, _) => true,
             (Alias::Tag(tag), Owner::Tags(tags)) => tags.contains(tag),
             (Alias::Tagged, Owner::Tags(_)) => true,
             (_, Owner::Tags(_)) => false,

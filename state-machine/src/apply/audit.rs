@@ -38,6 +38,7 @@ impl State {
                 | Command::BeginSignIn { .. }
                 | Command::ProveSignIn { .. }
                 | Command::TouchApiKey { .. }
+                | Command::WebhookTold { .. }
                 | Command::LearnApiKey { .. }
                 | Command::LearnPreAuthKey { .. }
         );
@@ -132,6 +133,7 @@ fn changes(before: &Tables, after: &Tables) -> Vec<Json> {
     compare(&mut changes, "member", &before.members, &after.members);
     compare(&mut changes, "join token", &before.join_tokens, &after.join_tokens);
     compare(&mut changes, "secret", &before.secrets, &after.secrets);
+    compare(&mut changes, "webhook", &before.webhooks, &after.webhooks);
     compare(&mut changes, "relay region", &before.derp_regions, &after.derp_regions);
     if !Arc::ptr_eq(&before.settings, &after.settings) {
         push(&mut changes, "settings", String::new(), Some(&before.settings.facts()), Some(&after.settings.facts()));

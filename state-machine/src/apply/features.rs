@@ -52,7 +52,16 @@ impl Command {
             // RaiseFeatureLevel is what leads there: the leader asks every member's program instead.
             Command::RaiseFeatureLevel { .. } => 0,
             // A field of a later level: an older program would leave it out, or not read the entry at all.
+            Command::ApplySettings { settings } if settings.node_approval => BEYOND,
             Command::ApplySettings { settings } if settings.dial_plan || settings.audit_rows != AUDIT_ROWS => OPERATION,
+            Command::Import { batch } if batch.users.iter().any(|user| !user.ranges.is_empty()) => BEYOND,
+            Command::Import { batch } if batch.nodes.iter().any(|node| node.unapproved) => BEYOND,
+            Command::SetUserRanges { .. }
+            | Command::SetNodeAddresses { .. }
+            | Command::SetNodeApproval { .. }
+            | Command::CreateWebhook { .. }
+            | Command::DeleteWebhook { .. }
+            | Command::WebhookTold { .. } => BEYOND,
             Command::CreateJoinToken { token } if token.uses > 1 || !token.from.is_empty() => OPERATION,
             Command::CreateApiKey { key } if is_users(key) => OPERATION,
             Command::Import { batch } if batch.api_keys.iter().any(is_users) => OPERATION,

@@ -58,6 +58,11 @@ impl State {
         self.replace_node(&node.clone(), Node { expiry, ..node })
     }
 
+    pub(super) fn set_node_approval(&mut self, id: NodeId, approved: bool) -> Answer {
+        let node = self.known_node(id)?;
+        self.replace_node(&node.clone(), Node { unapproved: !approved, ..node })
+    }
+
     pub(super) fn delete_node(&mut self, id: NodeId) -> Answer {
         self.known_node(id)?;
         self.drop_node(id);
@@ -96,21 +101,22 @@ impl State {
                 continue;
             }
             let seed = seed.wrapping_add(node.id.0);
+            let reach = draft.reach_of(node.user, &node.tags);
             let mut next = (**node).clone();
             let mut chosen = crate::allocate::Chosen::default();
             if !wants_v4 {
                 next.ipv4 = None;
             } else if next.ipv4.is_none() {
-                chosen.ipv4 = draft.choose_ipv4(seed)?;
+                chosen.ipv4 = draft.choose_ipv4(&reach, seed)?;
                 next.ipv4 = chosen.ipv4;
             }
             if !wants_v6 {
                 next.ipv6 = None;
             } else if next.ipv6.is_none() {
-                chosen.ipv6 = draft.choose_ipv6(seed)?;
+                chosen.ipv6 = draft.choose_ipv6(&reach, seed)?;
                 next.ipv6 = chosen.ipv6;
             }
-            draft.addresses_given(chosen);
+            draft.addresses_given(chosen, &reach);
             draft.put_node(next);
             count += 1;
         }

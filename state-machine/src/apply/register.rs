@@ -14,7 +14,7 @@ use crate::{
     state::State,
 };
 
-use super::{check_text, invalid};
+use super::{check_text, features::BEYOND, invalid};
 
 /// `Hostinfo` as JSON; clients send about 1 KiB.
 const HOSTINFO_BYTES_MAX: usize = 64 * 1024;
@@ -123,7 +123,8 @@ impl State {
 
     /// A new node: id, addresses and name. Refuses before it changes anything.
     pub(super) fn enter(&mut self, client: &Registration, owner: Ownership) -> Result<NodeId, Refusal> {
-        let chosen: Chosen = self.choose_addresses(client.seed)?;
+        let reach = self.reach_of(owner.user, &owner.tags);
+        let chosen: Chosen = self.choose_addresses(&reach, client.seed)?;
         let given_name = self.unique_name(&names::label(&client.hostname), None);
         let facts = self.cluster_mut();
         facts.last_node += 1;
@@ -132,7 +133,7 @@ impl State {
             let highest = self.nodes().keys().next_back().map_or(0, |id| id.0);
             id = NodeId(highest + 1);
         }
-        self.addresses_given(chosen);
+        self.addresses_given(chosen, &reach);
         let node = Node {
             id,
             machine_key: client.machine_key,
@@ -143,6 +144,7 @@ impl State {
             hostname: client.hostname.clone(),
             given_name,
             expiry: self.expiry_for(&owner),
+            unapproved: self.must_wait(owner.method),
             user: owner.user,
             tags: owner.tags,
             register_method: owner.method,
@@ -169,6 +171,8 @@ impl State {
             pre_auth_key: owner.pre_auth_key,
             ephemeral: owner.ephemeral,
             expiry,
+            // Whoever let it in this time may have been an administrator.
+            unapproved: node.unapproved && owner.method == RegisterMethod::Oidc,
             ..node.clone()
         };
         self.take_facts(&mut next, client);
@@ -205,6 +209,12 @@ impl State {
         if old != new && !node.renamed {
             node.given_name = self.unique_name(&new, Some(node.id));
         }
+    }
+
+    /// Whether a newcomer waits for an administrator. One made the key, or let the node in by hand: only who came by a
+    /// login provider was seen by none.
+    fn must_wait(&self, method: RegisterMethod) -> bool {
+        self.settings().node_approval && self.feature_level() >= BEYOND && method == RegisterMethod::Oidc
     }
 
     /// Tagged nodes never expire. Others as the provider or else the settings say, or earlier when the client wants so.

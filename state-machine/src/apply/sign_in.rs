@@ -118,6 +118,7 @@ impl State {
             profile_pic_url: identity.profile_pic_url.clone(),
             groups: identity.groups.clone(),
             created_at,
+            ranges: known.as_ref().map(|user| user.ranges.clone()).unwrap_or_default(),
         };
         if known.as_deref() != Some(&user) {
             self.put_user(user);

@@ -36,6 +36,7 @@ impl State {
             profile_pic_url,
             groups: std::collections::BTreeSet::new(),
             created_at: self.now(),
+            ranges: std::collections::BTreeSet::new(),
         });
         Ok(Outcome::User(id))
     }

@@ -15,6 +15,7 @@ mod sign_in;
 mod ssh_check;
 mod time;
 mod user;
+mod webhook;
 
 pub use api_key::{ApiKey, Role};
 pub use audit::AuditRow;
@@ -33,3 +34,4 @@ pub use sign_in::{Identity, SignIn, SignInProgress, SignInSubject};
 pub use ssh_check::{SshCheck, SshCheckResult};
 pub use time::Timestamp;
 pub use user::User;
+pub use webhook::Webhook;

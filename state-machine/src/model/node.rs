@@ -47,6 +47,9 @@ pub struct Node {
     pub capability_version: u16,
     /// Routes an administrator or the policy approved (exit routes included).
     pub approved_routes: BTreeSet<IpNet>,
+    /// Whether it waits for an administrator: it is nobody's peer, and serves nothing. Level 4.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unapproved: bool,
 }
 
 impl Node {
@@ -60,9 +63,10 @@ impl Node {
         self.expiry.is_some_and(|expiry| expiry <= now)
     }
 
-    /// Routes that are advertised and approved.
+    /// Routes that are advertised and approved; none of a node that waits for its own approval.
     pub fn enabled_routes(&self) -> impl Iterator<Item = IpNet> + '_ {
-        self.hostinfo.routable_ips.iter().copied().filter(|route| self.approved_routes.contains(route))
+        let approved = |route: &IpNet| !self.unapproved && self.approved_routes.contains(route);
+        self.hostinfo.routable_ips.iter().copied().filter(approved)
     }
 }
 

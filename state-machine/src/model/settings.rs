@@ -49,6 +49,9 @@ pub struct Settings {
     /// `cluster.audit_rows`: how many changes the audit log remembers.
     #[serde(skip_serializing_if = "is_usual_audit")]
     pub audit_rows: u64,
+    /// `node.approval`: nodes that people bring in by a login provider wait for an administrator. Level 4.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub node_approval: bool,
 }
 
 /// Not written, so that the row stays what an older program writes.
@@ -82,6 +85,7 @@ impl Default for Settings {
             taildrop: true,
             dial_plan: false,
             audit_rows: AUDIT_ROWS,
+            node_approval: false,
         }
     }
 }

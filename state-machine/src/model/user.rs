@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, UserId};
@@ -23,4 +24,7 @@ pub struct User {
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub groups: BTreeSet<String>,
     pub created_at: Timestamp,
+    /// Where the addresses of the user's new nodes come from; empty: from everywhere. Masked. Level 4.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub ranges: BTreeSet<IpNet>,
 }

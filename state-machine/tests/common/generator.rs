@@ -156,6 +156,7 @@ impl Generator {
             77..=78 => Command::SetNodeTags { node: self.node(state), tags: self.tags() },
             79..=82 => Command::ApproveRoutes { node: self.node(state), routes: self.routes() },
             83 => Command::MoveNode { node: self.node(state), user: self.user(state) },
+            84 if dice.often(50) => self.beyond(state),
             84 => Command::BackfillAddresses { seed: self.dice.roll() },
             85 => Command::SetPolicy {
                 text: dice.pick(&["{}", "{\"acls\": [],} // x", "{", "{\"a\":1}"]).into(),
@@ -172,9 +173,41 @@ impl Generator {
                 name: "noise".into(),
                 secret: SealedSecret { key_id: 1, nonce: vec![0; 24], ciphertext: vec![dice.below(3) as u8; 40] },
             },
-            94..=96 => self.certificates(state),
+            94..=95 => self.certificates(state),
+            96 => self.beyond(state),
             97..=98 => self.sign_in(state),
             _ => Command::Elapse,
+        }
+    }
+
+    /// What came with level 4.
+    fn beyond(&mut self, state: &State) -> Command {
+        let id = format!("{:08x}", self.dice.below(3));
+        match self.dice.below(8) {
+            0..=1 => {
+                let ranges = ["100.64.0.8/29", "100.64.0.16/28", "10.0.0.0/8", "fd7a:115c:a1e0::10/124"];
+                let ranges =
+                    ranges.into_iter().filter(|_| self.dice.often(30)).map(|net| net.parse().unwrap()).collect();
+                Command::SetUserRanges { user: self.user(state), ranges }
+            }
+            2..=3 => {
+                let last = self.dice.below(40) as u8;
+                let ipv4 = self.dice.often(80).then(|| [100, 64, 0, last].into());
+                let ipv6 = self.dice.often(30).then(|| [0xfd7a, 0x115c, 0xa1e0, 0, 0, 0, 0, u16::from(last)].into());
+                Command::SetNodeAddresses { node: self.node(state), ipv4, ipv6 }
+            }
+            4..=5 => {
+                let approved = self.dice.often(70);
+                Command::SetNodeApproval { node: self.node(state), approved }
+            }
+            6 => {
+                let webhook =
+                    Webhook { id, url: self.dice.pick(&["https://x.example", "x"]).to_owned(), ..Webhook::default() };
+                let secret = SealedSecret { key_id: 1, nonce: vec![0; 12], ciphertext: vec![1; 40] };
+                Command::CreateWebhook { webhook, secret }
+            }
+            _ if self.dice.often(30) => Command::DeleteWebhook { id },
+            _ => Command::WebhookTold { id, through: self.dice.below(60) },
         }
     }
 
@@ -252,7 +285,7 @@ impl Generator {
             ephemeral_inactivity_secs: 120,
             ..Settings::default()
         };
-        let level = if self.dice.often(50) { 3 } else { 1 };
+        let level = self.dice.pick(&[1, 3, 4, 4]);
         let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: level, ..Member::default() };
         Command::Found { cluster_id: "law".into(), member, settings, secrets: vec![] }
     }
@@ -268,6 +301,7 @@ impl Generator {
                 allocation: dice.pick(&[Allocation::Sequential, Allocation::Random]),
                 ephemeral_inactivity_secs: dice.pick(&[30, 120, 600]),
                 presence_grace_secs: dice.pick(&[0, 10]),
+                node_approval: dice.often(30),
                 ..Settings::default()
             },
         }

@@ -182,6 +182,9 @@ impl Story {
                 email: words.text("email"),
                 profile_pic_url: words.text("picture"),
             },
+            "ranges" => {
+                Command::SetUserRanges { user: self.user(words)?, ranges: words.list("are")?.into_iter().collect() }
+            }
             "rename-user" => Command::RenameUser { user: self.user(words)?, name: words.text("to") },
             "delete-user" => Command::DeleteUser { user: self.user(words)? },
 
@@ -259,6 +262,24 @@ impl Story {
                 Command::ApproveRoutes { node: words.node()?, routes: words.list("routes")?.into_iter().collect() }
             }
             "move" => Command::MoveNode { node: words.node()?, user: self.user(words)? },
+            "address" => Command::SetNodeAddresses {
+                node: words.node()?,
+                ipv4: words.get("v4").map(|text| text.parse().unwrap()),
+                ipv6: words.get("v6").map(|text| text.parse().unwrap()),
+            },
+            "admit-node" => Command::SetNodeApproval { node: words.node()?, approved: true },
+            "hold-node" => Command::SetNodeApproval { node: words.node()?, approved: false },
+            "webhook" => Command::CreateWebhook {
+                webhook: Webhook {
+                    id: words.first()?.into(),
+                    url: words.text("url"),
+                    events: words.list("events")?.into_iter().collect(),
+                    ..Webhook::default()
+                },
+                secret: sealed(words.number("key")?.unwrap_or(1) as u32, "hook"),
+            },
+            "delete-webhook" => Command::DeleteWebhook { id: words.first()?.into() },
+            "told" => Command::WebhookTold { id: words.first()?.into(), through: words.id("through")? },
             "backfill" => Command::BackfillAddresses { seed: words.number("seed")?.unwrap_or(0) },
             "policy" => Command::SetPolicy { text: words.rest.clone().into(), author: "cli".into() },
             "ssh-begin" => Command::BeginSshCheck {
@@ -328,6 +349,9 @@ impl Story {
         }
         if words.flag("random") {
             settings.allocation = Allocation::Random;
+        }
+        if let Some(on) = words.get("approval") {
+            settings.node_approval = on == "on";
         }
         if let Some(domain) = words.get("domain") {
             settings.base_domain = domain;
@@ -433,6 +457,10 @@ impl Story {
                 let online = if presence.online { "online" } else { "offline" };
                 format!("{id} {online}{} {}", offline.unwrap_or_default(), session.unwrap_or("no session".into()))
             })),
+            "webhooks" => lines.extend(state.webhooks().values().map(|row| {
+                let events: Vec<&str> = row.events.iter().map(String::as_str).collect();
+                format!("{} {} [{}] told {}", row.id, row.url, events.join(","), row.delivered)
+            })),
             "secrets" => lines.extend(self.state.secrets().iter().map(|(name, secret)| {
                 let what = String::from_utf8_lossy(&secret.ciphertext).into_owned();
                 format!("{name} key {} {what}", secret.key_id)
@@ -522,6 +550,9 @@ impl Story {
         }
         for tag in &node.tags {
             line += &format!(" {tag}");
+        }
+        if node.unapproved {
+            line += " waits";
         }
         if node.ephemeral {
             line += " ephemeral";

@@ -38,7 +38,10 @@ impl Tailnet {
             base_domain: "tail.example.net".into(),
             ..Settings::default()
         };
-        let founder = Member { id: MemberId(1), name: "hs1".into(), relay: Some(relay("relay1")), ..Member::default() };
+        // Half of them as young clusters are.
+        let feature_level = if seed.is_multiple_of(2) { FEATURE_LEVEL } else { 0 };
+        let relay = Some(relay("relay1"));
+        let founder = Member { id: MemberId(1), name: "hs1".into(), relay, feature_level, ..Member::default() };
         tailnet.must(Command::Found { cluster_id: "c1".into(), member: founder, settings, secrets: vec![] });
         tailnet
     }
@@ -176,7 +179,7 @@ impl Tailnet {
         };
         let row = self.state.node(node).unwrap().clone();
         let fresh = self.fresh();
-        match self.roll(33) {
+        match self.roll(34) {
             0 => {
                 let command = Command::CreateUser {
                     name: [format!("u{}", fresh % 4), format!("user{fresh}")][self.roll(2) as usize].clone(),
@@ -274,6 +277,10 @@ impl Tailnet {
                     }
                 }
                 let _ = self.apply(Command::ApplySettings { settings });
+            }
+            33 => {
+                let approved = self.roll(3) > 0;
+                let _ = self.apply(Command::SetNodeApproval { node, approved });
             }
             30..=32 => {
                 let mut dice = policy_dice::Dice::new(fresh ^ self.dice);

@@ -1,6 +1,9 @@
 //! The oracle: what a viewer should know, straight from the State, pair by pair, with nothing reused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
@@ -13,10 +16,12 @@ pub fn picture(state: &State, viewer: NodeId) -> Value {
     let tailnet = tailnet(state);
     let text = state.policy().map(|version| serde_json::from_str::<Value>(&version.text).expect("plain JSON"));
     let naive = Naive { policy: text.as_ref(), tailnet: &tailnet };
-    let eye = &tailnet.nodes[&viewer.0];
+    let eye = tailnet.nodes.get(&viewer.0);
 
     let own = state.node(viewer).unwrap();
-    let mut node = node(state, own, &eye.routes, &primaries(state, viewer));
+    assert_eq!(own.unapproved, eye.is_none());
+    let offered = eye.map(|eye| eye.routes.clone()).unwrap_or_default();
+    let mut node = node(state, own, &offered, &primaries(state, viewer));
     let object = node.as_object_mut().unwrap();
     for own in ["Cap", "DiscoKey", "Endpoints", "HomeDERP", "Hostinfo", "LastSeen", "Online"] {
         object.remove(own);
@@ -30,13 +35,18 @@ pub fn picture(state: &State, viewer: NodeId) -> Value {
     if state.settings().randomize_client_port {
         caps["randomize-client-port"] = json!([]);
     }
-    naive.attributes(eye).into_iter().for_each(|attribute| caps[attribute] = json!([]));
+    eye.map(|eye| naive.attributes(eye)).into_iter().flatten().for_each(|attribute| caps[attribute] = json!([]));
     object.insert("CapMap".into(), caps);
 
-    let others = state.nodes().values().filter(|other| naive.sees(eye, &tailnet.nodes[&other.id.0]));
+    // Who waits for an approval sees nobody, and nobody sees it.
+    let sees = |other: &&Arc<Node>| match (eye, tailnet.nodes.get(&other.id.0)) {
+        (Some(eye), Some(other)) => naive.sees(eye, other),
+        _ => false,
+    };
+    let others = state.nodes().values().filter(sees);
     let (mut peers, mut owners) = (Map::new(), BTreeSet::from([owner(own)]));
     for peer in others {
-        let routes = naive.routes(eye, &tailnet.nodes[&peer.id.0]);
+        let routes = naive.routes(eye.unwrap(), &tailnet.nodes[&peer.id.0]);
         let subnets: Vec<IpNet> = routes.iter().filter(|route| route.prefix_len() > 0).copied().collect();
         let mut node = self::node(state, peer, &routes, &subnets);
         if subnets.len() < routes.len() {
@@ -49,8 +59,8 @@ pub fn picture(state: &State, viewer: NodeId) -> Value {
         "Node": node,
         "Peers": peers,
         "UserProfiles": owners.into_iter().map(|owner| profile(state, owner)).collect::<Vec<_>>(),
-        "PacketFilters": {"base": naive.filter(eye)},
-        "Pages": pages(state, naive.ssh(eye)),
+        "PacketFilters": {"base": eye.map(|eye| naive.filter(eye)).unwrap_or_default()},
+        "Pages": pages(state, eye.map(|eye| naive.ssh(eye)).unwrap_or_default()),
     })
 }
 
@@ -105,7 +115,7 @@ fn tailnet(state: &State) -> policy::Tailnet {
         };
         tailnet.users.insert(id.0, user.into());
     }
-    for (id, row) in state.nodes() {
+    for (id, row) in state.nodes().iter().filter(|(_, row)| !row.unapproved) {
         let routes: BTreeSet<IpNet> = row.hostinfo.routable_ips.intersection(&row.approved_routes).copied().collect();
         let node = policy::Node {
             id: id.0,
@@ -146,7 +156,7 @@ fn node(state: &State, row: &Node, routes: &[IpNet], primary: &[IpNet]) -> Value
         "Hostinfo": serde_json::from_str::<Value>(&row.hostinfo.raw).unwrap(),
         "Created": row.created_at.to_string(),
         "Online": presence.online,
-        "MachineAuthorized": true,
+        "MachineAuthorized": !row.unapproved,
     });
     let mut set = |name: &str, value: Value| _ = node.as_object_mut().unwrap().insert(name.into(), value);
     if let Some(expiry) = row.expiry {

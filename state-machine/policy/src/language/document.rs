@@ -115,6 +115,8 @@ pub(crate) struct NodeAttributes {
     pub attributes: Vec<String>,
     /// Capability → values.
     pub app: BTreeMap<String, Vec<Value>>,
+    /// Where addresses of the targets come from.
+    pub pools: Vec<IpNet>,
 }
 
 /// One of the policy's own tests. What it names is looked up when it runs: a name that does not exist is a failed test.

@@ -182,14 +182,19 @@ fn node_attributes(reader: &mut Reader, names: &Names, value: &Located) -> Resul
     }
     let app = rules::app(&mut fields)?;
     let pools = fields.texts("ipPool")?;
-    if let Some((word, at)) = pools.iter().find(|(word, _)| super::alias::net(word).is_none()) {
-        return Err(Fault::new(*at, format!("ipPool: {word:?}: invalid prefix")));
+    let pools_at = pools.first().map(|(_, at)| *at);
+    let mut nets = Vec::new();
+    for (word, at) in pools {
+        let net = super::alias::net(word).ok_or_else(|| Fault::new(at, format!("ipPool: {word:?}: invalid prefix")))?;
+        nets.push(net.trunc());
     }
-    if let Some((_, at)) = pools.first() {
-        reader.warn(*at, "ipPool does not choose addresses here: see prefixes in the configuration".into());
+    if let Some(Alias::Nets(named)) = targets.iter().find(|target| matches!(target, Alias::Nets(_)))
+        && let Some(at) = pools_at
+    {
+        reader.warn(at, format!("ipPool: {:?} is an address, and a node has none before it gets one", named.name));
     }
     fields.finish()?;
-    Ok(NodeAttributes { targets, attributes, app })
+    Ok(NodeAttributes { targets, attributes, app, pools: nets })
 }
 
 type Approvers = (Vec<(IpNet, Vec<Alias>)>, Vec<Alias>);

@@ -48,6 +48,7 @@ impl Facts for User {
             ("email", text(&self.email)),
             ("provider_id", text(&self.provider_id)),
             ("groups", list(&self.groups)),
+            ("ranges", list(&self.ranges)),
         ]
     }
 }
@@ -71,6 +72,7 @@ impl Facts for Node {
             ("node_key", text(&self.node_key.to_string())),
             ("pre_auth_key", shown(self.pre_auth_key)),
             ("registered_by", text(method(self.register_method))),
+            ("waits_for_approval", flag(self.unapproved)),
         ]
     }
 }
@@ -191,6 +193,13 @@ impl Facts for SealedSecret {
     }
 }
 
+impl Facts for Webhook {
+    /// Receivers give out URLs that are secrets themselves, so only the host is told.
+    fn facts(&self) -> List {
+        vec![("to", text(self.origin())), ("events", list(&self.events))]
+    }
+}
+
 impl Facts for DerpRegion {
     fn facts(&self) -> List {
         vec![
@@ -234,6 +243,7 @@ impl Facts for Settings {
             ("taildrop", flag(self.taildrop)),
             ("dial_plan", flag(self.dial_plan)),
             ("audit_rows", number(self.audit_rows)),
+            ("node_approval", flag(self.node_approval)),
         ]
     }
 }
