@@ -22,6 +22,8 @@ pub struct History {
     pub deleted_nodes: BTreeSet<NodeId>,
     /// Which nodes each one-use key was told to have let in, by prefix.
     pub one_use: BTreeMap<String, BTreeSet<NodeId>>,
+    /// Machines whose member came in with a ticket, by the ticket.
+    pub tickets: BTreeMap<String, BTreeSet<u64>>,
     /// Who was told to have won a name that everybody wanted.
     pub races: BTreeMap<String, BTreeSet<UserId>>,
     /// Reads and writes of registers, in the order of their questions.

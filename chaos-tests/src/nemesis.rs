@@ -23,6 +23,8 @@ pub enum Blow {
     PowerLoss { torn: bool, down: Duration },
     /// `kill -9`; the page cache survives, and connections are reset.
     Kill { down: Duration },
+    /// The disk becomes slow, and before it has caught up the power fails; the machine is back at once.
+    Blackout { sync: Duration, after: Duration, down: Duration },
     /// Everybody is killed at once and comes back one after the other.
     KillAll { down: Duration },
     /// The member hears no other member, and none hears it: segments are lost. `devices`: what they send and get waits.
@@ -45,6 +47,8 @@ pub enum Blow {
     Drift { ppm: i64, lasting: Duration },
     /// A planned change of leadership.
     HandOver,
+    /// A device loses power and comes back; nobody hears a goodbye. Counted from the first.
+    DeviceOff { device: u64, down: Duration },
 }
 
 impl Blow {
@@ -54,6 +58,7 @@ impl Blow {
             Blow::PowerLoss { torn: true, .. } => "power loss, torn",
             Blow::PowerLoss { .. } => "power loss",
             Blow::Kill { .. } => "kill",
+            Blow::Blackout { .. } => "power loss, slow disk",
             Blow::KillAll { .. } => "kill all",
             Blow::Isolate { .. } => "isolate",
             Blow::Divide { .. } => "divide",
@@ -65,6 +70,7 @@ impl Blow {
             Blow::SetClock { .. } => "clock jump",
             Blow::Drift { .. } => "clock drift",
             Blow::HandOver => "hand-over",
+            Blow::DeviceOff { .. } => "device off",
         }
     }
 }
@@ -99,7 +105,8 @@ struct Dice(SmallRng);
 impl Dice {
     fn blow(&mut self) -> Blow {
         match self.0.random_range(0..100) {
-            0..24 => Blow::PowerLoss { torn: self.0.random_bool(0.5), down: self.down() },
+            0..20 => Blow::PowerLoss { torn: self.0.random_bool(0.5), down: self.down() },
+            20..24 => Blow::Blackout { sync: self.span(100, 300), after: self.span(40, 250), down: self.span(1, 20) },
             24..36 => Blow::Kill { down: self.down() },
             36..39 => Blow::KillAll { down: self.down() },
             39..53 => Blow::Isolate { devices: self.0.random_bool(0.5), lasting: self.span(200, 5000) },
@@ -111,7 +118,8 @@ impl Dice {
             82..86 => Blow::SlowDisk { sync: self.span(20, 250), lasting: self.span(500, 4000) },
             86..91 => Blow::SetClock { by_ms: self.0.random_range(-2000..=2000) },
             91..94 => Blow::Drift { ppm: self.0.random_range(-10_000..=10_000), lasting: self.span(500, 5000) },
-            _ => Blow::HandOver,
+            94..97 => Blow::HandOver,
+            _ => Blow::DeviceOff { device: self.0.random_range(0..100), down: self.span(200, 6000) },
         }
     }
 
@@ -148,6 +156,6 @@ mod tests {
             .flat_map(|seed| storm(seed, 3, Duration::from_secs(60), None))
             .map(|strike| strike.blow.kind())
             .collect();
-        assert_eq!(kinds.len(), 14, "{kinds:?}");
+        assert_eq!(kinds.len(), 16, "{kinds:?}");
     }
 }

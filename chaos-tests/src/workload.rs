@@ -25,6 +25,8 @@ pub struct Shared {
     pub devices: RefCell<BTreeMap<u64, device::Device>>,
     /// Set when the storm is over: nobody changes anything any more.
     pub quiet: Cell<bool>,
+    /// The last policy was answered.
+    pub last_word: Cell<bool>,
     /// Operators hold back until the cluster is whole.
     pub open: Cell<bool>,
     /// A member ended that should not have.
@@ -44,6 +46,8 @@ pub struct Shared {
 pub struct Board {
     /// Join tokens, by the number of the machine they are for, with the name of the member it replaces.
     pub join_tokens: BTreeMap<u64, (String, String)>,
+    /// A ticket for one member that was pinned for several machines.
+    pub shared_ticket: Option<String>,
     /// Machines that must not found or continue anything: they lost their folder.
     pub empty_handed: BTreeSet<u64>,
     /// Who owns nodes: a user and a key of its own that every device of it may use.
@@ -64,6 +68,13 @@ pub struct Board {
 pub const OWNERS: [&str; 3] = ["east", "west", "alone"];
 
 impl Board {
+    /// Takes the shared ticket down from one machine's place; false: the machine has a ticket of its own, or none.
+    pub fn give_up_ticket(&mut self, machine: u64) -> bool {
+        let shared =
+            self.join_tokens.get(&machine).is_some_and(|(token, _)| Some(token) == self.shared_ticket.as_ref());
+        shared && self.join_tokens.remove(&machine).is_some()
+    }
+
     /// The key of a device's owner: of six devices in a row one belongs to "alone".
     pub fn key_for(&self, device: u64) -> Option<AuthKey> {
         let owner = match device % 6 {

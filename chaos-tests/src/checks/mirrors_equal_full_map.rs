@@ -24,7 +24,7 @@ impl Law for MirrorsEqualFullMap {
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
         let Some(state) = sight.states.values().next() else { return Ok(()) };
         let atlas = Atlas::draw(&Arc::clone(state));
-        for (number, device) in sight.devices {
+        for (number, device) in sight.devices.iter().filter(|(_, device)| !device.off) {
             let Some(node) = device.node else { return Err(format!("device {number} never came in")) };
             let moment = Moment { control_time: state.now() };
             let Some(map) = netmap::full(&atlas, node, &moment) else {
@@ -40,6 +40,16 @@ impl Law for MirrorsEqualFullMap {
     }
 }
 
+/// Enough of a value to know it by.
+fn shown(value: &Value) -> String {
+    const SHOWN: usize = 160;
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),
+        None => text,
+    }
+}
+
 /// The first place where two values differ.
 fn difference(path: &str, drawn: &Value, remembered: &Value) -> Option<String> {
     match (drawn, remembered) {
@@ -51,7 +61,7 @@ fn difference(path: &str, drawn: &Value, remembered: &Value) -> Option<String> {
             })
         }
         (one, other) if one == other => None,
-        (one, other) => Some(format!("at {path} a fresh map has {one} and the device {other}")),
+        (one, other) => Some(format!("at {path} a fresh map has {} and the device {}", shown(one), shown(other))),
     }
 }
 

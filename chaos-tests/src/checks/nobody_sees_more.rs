@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use imbl::OrdMap;
 use netmap::Atlas;
-use state_machine::{Command, NodeId, Stamp, State};
+use state_machine::{Command, Node, NodeId, Stamp, State};
 
 use super::{Law, Sight};
 
@@ -30,7 +31,8 @@ pub struct NobodySeesMore {
 struct Known {
     atlas: Atlas,
     policy: u64,
-    rows: usize,
+    nodes: OrdMap<NodeId, Arc<Node>>,
+    devices: Vec<NodeId>,
     allowed: BTreeSet<(NodeId, NodeId)>,
 }
 
@@ -52,14 +54,23 @@ impl NobodySeesMore {
             self.until.extend(known.allowed.into_iter().map(|pair| (pair, sight.at)));
         }
         for (member, state) in sight.states {
-            let before = self.members.get(member);
             let number = state.policy().map_or(0, |policy| policy.number);
-            // Who sees whom depends on the policy and on who there is; addresses and endpoints do not matter.
-            if before.is_some_and(|known| known.policy == number && known.rows == state.nodes().len()) {
+            let before = self.members.get(member);
+            if before.is_some_and(|known| known.policy == number && known.nodes.ptr_eq(state.nodes())) {
                 continue;
             }
+            let (nodes, devices) = (state.nodes().clone(), devices_of(state));
+            // Which device sees which depends on the policy and on which there are; what else comes, goes and moves does
+            // not matter.
+            if let Some(known) = self.members.get_mut(member)
+                && known.policy == number
+                && known.devices == devices
+            {
+                known.nodes = nodes;
+                continue;
+            }
+            let before = self.members.get(member);
             let atlas = before.map_or_else(|| Atlas::draw(state), |known| known.atlas.redraw(state));
-            let devices = devices_of(state);
             let allowed = self::allowed(&atlas, &devices);
             if let Some(known) = before {
                 // Policies that were in force between two looks, with those that came in meanwhile.
@@ -75,7 +86,7 @@ impl NobodySeesMore {
                 }
                 self.until.extend(known.allowed.difference(&allowed).map(|pair| (*pair, sight.at)));
             }
-            self.members.insert(*member, Known { atlas, policy: number, rows: state.nodes().len(), allowed });
+            self.members.insert(*member, Known { atlas, policy: number, nodes, devices, allowed });
         }
     }
 

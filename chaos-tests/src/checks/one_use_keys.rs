@@ -25,6 +25,11 @@ impl Law for OneUseKeys {
                 return Err(format!("key {prefix} was answered to have let in nodes {nodes:?}"));
             }
         }
+        for machines in sight.history.tickets.values() {
+            if machines.len() > 1 {
+                return Err(format!("one ticket let in the members of the machines {machines:?}"));
+            }
+        }
         for (member, state) in sight.states {
             let looked = self.looked.entry(*member).or_default();
             // Every look walks over all nodes; what is broken stays broken.
@@ -75,5 +80,15 @@ mod tests {
         OneUseKeys::default().watch(&stage.sight()).unwrap();
         stage.history.one_use.insert("abc".into(), BTreeSet::from([NodeId(1), NodeId(2)]));
         assert!(OneUseKeys::default().watch(&stage.sight()).is_err());
+    }
+
+    #[test]
+    fn a_ticket_that_two_machines_came_in_with_is_noticed() {
+        let mut stage = Stage::default();
+        stage.show(1, &founded());
+        stage.history.tickets.insert("hsr1".into(), BTreeSet::from([4]));
+        OneUseKeys::default().watch(&stage.sight()).unwrap();
+        stage.history.tickets.insert("hsr1".into(), BTreeSet::from([4, 5]));
+        assert!(OneUseKeys::default().watch(&stage.sight()).unwrap_err().contains("one ticket"));
     }
 }

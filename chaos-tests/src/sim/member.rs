@@ -14,7 +14,11 @@ use world::World;
 use super::{host::Machine, trace};
 use crate::{
     client::{Identity, dial::Name},
-    workload::{Shared, device::Daemon, operator::Operator},
+    workload::{
+        Shared,
+        device::Daemon,
+        operator::{self, Operator},
+    },
 };
 
 /// The port members speak to each other on.
@@ -27,6 +31,8 @@ const SNAPSHOT_EVERY: u64 = 80;
 
 /// A start that ends so may be tried again: nobody could be reached, or the log is not caught up yet.
 const PATIENT_EXIT_CODES: &[i32] = &[12, 20];
+/// A start that ends so has a ticket that somebody else has used.
+const TICKET_SPENT: i32 = 10;
 /// A start that ends so heard that this member was removed.
 const NOT_OURS: i32 = 14;
 /// A start that ends so found that the folder is not what the member promised.
@@ -47,7 +53,11 @@ pub enum Errand {
         machine: u64,
         replaces: String,
     },
+    /// One ticket for one member, pinned for several machines: only one may come in with it.
+    InviteMany(Vec<u64>),
     Remove(MemberId),
+    /// Another policy than the one in force: the last change of a run.
+    LastWord,
 }
 
 /// Starts a member, again and again when it may not start yet, and lets an operator work at it.
@@ -75,9 +85,9 @@ pub async fn live(machine: Arc<Machine>, founders: u64, shared: Rc<Shared>) -> t
         }
         operator.furnish().await;
     }
-    let work = operator.work();
+    let (work, reading) = (operator.work(), operator.read_on());
     let fatal = server.fatal();
-    tokio::pin!(work, fatal);
+    tokio::pin!(work, reading, fatal);
     loop {
         tokio::select! { biased;
             why = &mut fatal => {
@@ -92,6 +102,7 @@ pub async fn live(machine: Arc<Machine>, founders: u64, shared: Rc<Shared>) -> t
                 tokio::task::spawn_local(run(errand, cluster.clone(), shared.clone()));
             }
             never = &mut work => match never {},
+            never = &mut reading => match never {},
         }
     }
 }
@@ -101,6 +112,8 @@ async fn run(errand: Errand, cluster: Cluster, shared: Rc<Shared>) {
     let done = match errand {
         Errand::HandOver => cluster.transfer_leader(None).await.map_err(|error| error.to_string()),
         Errand::Invite { machine, replaces } => invite(&cluster, machine, replaces, &shared).await,
+        Errand::InviteMany(machines) => invite_many(&cluster, &machines, &shared).await,
+        Errand::LastWord => operator::last_word(&cluster, &shared).await,
         Errand::Remove(member) => {
             cluster.remove_member(member, false, "operator").await.map_err(|error| error.to_string())
         }
@@ -123,6 +136,11 @@ async fn start_until_it_does(machine: &Machine, world: &World, shared: &Shared) 
         if let Some(start) = how_to_start(machine, shared) {
             match Server::start(options(machine, start), world.clone()).await {
                 Ok(server) => {
+                    let ticket =
+                        shared.board.borrow().join_tokens.get(&machine.number).map(|(ticket, _)| ticket.clone());
+                    if let Some(ticket) = ticket {
+                        shared.history.borrow_mut().tickets.entry(ticket).or_default().insert(machine.number);
+                    }
                     if shared.rolled_back.borrow().contains_key(&machine.number) {
                         shared.history.borrow_mut().rolled_back(machine.number);
                     }
@@ -141,6 +159,12 @@ async fn start_until_it_does(machine: &Machine, world: &World, shared: &Shared) 
                     trace::event("quarantine", machine.number, &[]);
                     shared.rolled_back.borrow_mut().insert(machine.number, true);
                     return ended(machine.number, shared).await;
+                }
+                Err(error)
+                    if error.exit_code() == TICKET_SPENT
+                        && shared.board.borrow_mut().give_up_ticket(machine.number) =>
+                {
+                    trace::event("ticket spent", machine.number, &[]);
                 }
                 // Whom it replaces was heard from a moment ago; it will be silent long enough.
                 Err(error)
@@ -194,10 +218,28 @@ async fn invite(cluster: &Cluster, machine: u64, replaces: String, shared: &Shar
     Ok(())
 }
 
+/// What an operator does who thinks a ticket lets in as many as show it.
+async fn invite_many(cluster: &Cluster, machines: &[u64], shared: &Shared) -> Result<(), String> {
+    let token = cluster.create_join_token(Duration::from_secs(3600), "", JoinRole::Voter, "operator").await;
+    let token = token.map_err(|error| format!("no join token for {machines:?}: {error}"))?;
+    let mut board = shared.board.borrow_mut();
+    if board.shared_ticket.is_none() {
+        board.shared_ticket = Some(token.clone());
+        for machine in machines {
+            board.join_tokens.entry(*machine).or_insert((token.clone(), String::new()));
+        }
+    }
+    Ok(())
+}
+
 /// One device's life.
 pub async fn carry(machine: Arc<Machine>, records: Vec<String>, chatty: bool, shared: Rc<Shared>) -> turmoil::Result {
     let (_, world) = machine.world();
-    let identity = Identity::new(&world.entropy, &machine.name);
+    let identity = {
+        let mut devices = shared.devices.borrow_mut();
+        let device = devices.get_mut(&machine.number).expect("every device is entered before it runs");
+        device.identity.get_or_insert_with(|| Identity::new(&world.entropy, &machine.name)).clone()
+    };
     let name = RefCell::new(Name::new(records));
     let daemon = Daemon { number: machine.number, name, identity, world, shared, chatty };
     daemon.run().await.map_err(|error| error.to_string().into())

@@ -9,11 +9,11 @@ use std::{
 
 use raft::{LogFact, Status};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use state_machine::{Revision, State};
+use state_machine::{MemberId, Revision, State};
 
 use super::{
     host::{Machine, mix},
-    member,
+    member::{self, Errand},
     plan::{Class, Plan, Verdict},
     seats::Seats,
     strike::Repair,
@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// How long the operators work on after everything is healed, twice: each member must answer some of them, and a device
 /// must have spoken into a connection that is dead (an update waits ten seconds, the next comes within three).
 const HEALED_WORK: Duration = Duration::from_secs(7);
+/// Long enough that a member misses many entries, short enough that nobody gives its devices up.
+const LEFT_BEHIND: Duration = Duration::from_secs(4);
 /// Nothing moved for so long: the cluster rests.
 const REST: Duration = Duration::from_secs(3);
 /// How often the laws look on.
@@ -59,6 +61,9 @@ pub fn run(plan: &Plan) -> Verdict {
     verdict
 }
 
+/// What the trace tells of a member: its machine, term, leader, what it applied, and how many vote.
+type Standing = (u64, u64, Option<MemberId>, Option<u64>, usize);
+
 pub(super) struct Simulation<'a> {
     pub plan: Plan,
     pub net: turmoil::Sim<'a>,
@@ -80,8 +85,11 @@ pub(super) struct Simulation<'a> {
     snapshots_installed: u64,
     watched: Duration,
     logs_watched: Duration,
-    statuses_told: String,
+    statuses_told: Vec<Standing>,
     acknowledged_when_healed: BTreeMap<u64, u64>,
+    settled: bool,
+    /// Map frames of class patient until every watchdog had its turn.
+    heard_before_watchdog: u64,
 }
 
 impl Simulation<'_> {
@@ -125,6 +133,8 @@ impl Simulation<'_> {
             net.host(name.clone(), move || member::carry(machine.clone(), records.clone(), chatty, shared.clone()));
             net.partition(name, "vanished");
         }
+        // Nobody is there, so nobody needs turns.
+        net.crash("vanished");
         Simulation {
             plan: plan.clone(),
             net,
@@ -145,8 +155,10 @@ impl Simulation<'_> {
             snapshots_installed: 0,
             watched: Duration::ZERO,
             logs_watched: Duration::ZERO,
-            statuses_told: String::new(),
+            statuses_told: Vec::new(),
             acknowledged_when_healed: BTreeMap::new(),
+            settled: false,
+            heard_before_watchdog: 0,
         }
     }
 
@@ -193,7 +205,13 @@ impl Simulation<'_> {
         trace::event("healed", 0, &[]);
         self.mend(true);
         self.settle_seats(PATIENCE)?;
+        self.leave_behind();
         self.run_for(HEALED_WORK)?;
+        self.settled = true;
+        // The laws shall have seen who is connected before somebody is not.
+        self.run_for(Duration::from_millis(100))?;
+        let goes = self.any_device();
+        self.switch_off(goes, Duration::from_secs(1));
         let before = self.acknowledged();
         self.run_for(HEALED_WORK)?;
         let after = self.acknowledged();
@@ -201,11 +219,20 @@ impl Simulation<'_> {
             let (before, after) = (before.get(number).unwrap_or(&0), after.get(number).unwrap_or(&0));
             self.acknowledged_when_healed.insert(*number, after - before);
         }
+        if self.plan.seed.is_multiple_of(2) {
+            self.send_home();
+        }
         self.shared.quiet.set(true);
         if self.plan.class == Class::Patient {
-            // Who never speaks does not notice that the other end is gone, until the watchdog does.
+            // Who never speaks does not notice that the other end is gone, until the watchdog does. What is told on the
+            // streams that it brings back is then worked for: the storm may have ended every stream at its beginning.
             self.run_for(stream::WATCHDOG + REST)?;
+            self.heard_before_watchdog = self.shared.history.borrow().counts.frames;
+            self.shared.quiet.set(false);
+            self.run_for(HEALED_WORK)?;
+            self.shared.quiet.set(true);
         }
+        self.have_the_last_word()?;
         let patience = self.net.elapsed() + PATIENCE;
         let (mut rests_since, mut rest) = (self.net.elapsed(), (BTreeMap::new(), 0));
         while self.net.elapsed() < rests_since + REST {
@@ -222,7 +249,57 @@ impl Simulation<'_> {
     }
 
     fn all_connected(&self) -> bool {
-        self.shared.devices.borrow().values().all(|device| device.connected.is_some())
+        self.shared.devices.borrow().values().all(|device| device.connected.is_some() || device.off)
+    }
+
+    fn any_device(&mut self) -> u64 {
+        let place = self.random() as usize % self.devices.len();
+        *self.devices.keys().nth(place).expect("there are devices")
+    }
+
+    /// One follower hears no other member for a while, and its devices notice nothing: when it has caught up, they must
+    /// have been told all they missed, on the streams they have.
+    fn leave_behind(&mut self) {
+        let leader = self.leader();
+        let serving: BTreeSet<u64> =
+            self.shared.devices.borrow().values().filter_map(|device| device.connected).collect();
+        let Some(member) = serving.into_iter().find(|member| Some(*member) != leader) else { return };
+        trace::event("left behind", member, &[]);
+        let until = self.net.elapsed() + LEFT_BEHIND;
+        let name = self.machines[&member].name.clone();
+        for other in self.other_members(member) {
+            self.cut(name.clone(), other, until);
+        }
+    }
+
+    /// One device is closed for the night, with a goodbye.
+    fn send_home(&mut self) {
+        let device = self.any_device();
+        trace::event("sent home", device, &[]);
+        self.net.crash(self.devices[&device].name.clone());
+        if let Some(device) = self.shared.devices.borrow_mut().get_mut(&device) {
+            device.switch_off();
+        }
+    }
+
+    /// After everything else one more policy, at whichever member takes it.
+    fn have_the_last_word(&mut self) -> Result<(), String> {
+        let end = self.net.elapsed() + PATIENCE;
+        let mut again = self.net.elapsed() + Duration::from_secs(1);
+        while !self.shared.last_word.get() {
+            self.step()?;
+            self.mend(false);
+            if self.net.elapsed() < again {
+                continue;
+            }
+            again += Duration::from_secs(2);
+            let by = self.shared.up.borrow().keys().next().copied();
+            by.map(|by| self.send(by, Errand::LastWord));
+            if self.net.elapsed() > end {
+                return Err(format!("no member takes a policy, though everything is healed: {}", self.describe()));
+            }
+        }
+        Ok(())
     }
 
     pub fn run_for(&mut self, span: Duration) -> Result<(), String> {
@@ -266,6 +343,7 @@ impl Simulation<'_> {
             statuses: &statuses,
             logs: &logs,
             members: &self.seats.expected(),
+            settled: self.settled,
             acknowledged_when_healed: &self.acknowledged_when_healed,
             history: &history,
             devices: &devices,
@@ -277,10 +355,12 @@ impl Simulation<'_> {
     }
 
     fn note_statuses(&mut self, statuses: &BTreeMap<u64, Status>) {
-        let told = describe(statuses);
-        if told != self.statuses_told {
-            trace::event("statuses", 0, told.as_bytes());
-            self.statuses_told = told;
+        let standing = |(member, status): (&u64, &Status)| {
+            (*member, status.term, status.leader, status.applied, status.voters.len())
+        };
+        if !self.statuses_told.iter().copied().eq(statuses.iter().map(standing)) {
+            self.statuses_told = statuses.iter().map(standing).collect();
+            trace::event("statuses", 0, describe(statuses).as_bytes());
         }
         for (member, status) in statuses {
             if let Some(leader) = status.leader {
@@ -374,6 +454,9 @@ impl Simulation<'_> {
             ("registrations", verdict.registrations, self.plan.devices + 5),
             ("map frames", verdict.frames, 20),
         ];
+        if self.plan.class == Class::Patient {
+            owed.push(("map frames after the watchdog", verdict.frames - self.heard_before_watchdog, 5));
+        }
         if storm {
             owed.extend([
                 ("strikes", verdict.strikes.len() as u64, 5),

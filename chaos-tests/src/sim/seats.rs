@@ -121,6 +121,8 @@ impl Simulation<'_> {
                 let pinned = |machine: &u64| self.shared.board.borrow().join_tokens.contains_key(machine);
                 if machines.iter().all(|machine| self.votes(*machine)) {
                     self.done(machines.len() as u64);
+                } else if self.shared.board.borrow().shared_ticket.is_none() {
+                    self.send(by, Errand::InviteMany(machines));
                 } else if let Some(machine) = machines.iter().find(|machine| !pinned(machine)).copied() {
                     self.send(by, Errand::Invite { machine, replaces: String::new() });
                 }

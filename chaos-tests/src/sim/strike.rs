@@ -21,6 +21,10 @@ pub enum Repair {
     FastDisk(u64),
     /// The clock runs as well as before.
     SteadyClock(u64),
+    /// A blow of its own: the power fails while the disk of this member is behind; for so long.
+    PowerOff(u64, Duration),
+    /// This device is switched on again.
+    SwitchOn(u64),
 }
 
 /// As the network was built.
@@ -69,6 +73,10 @@ impl Simulation<'_> {
             Blow::PowerLoss { torn, down } => {
                 let seed = self.random();
                 self.power_off(member, Some(now + down), |machine| machine.disk.power_loss(seed, torn));
+            }
+            Blow::Blackout { sync, after, down } => {
+                machine.disk.slow_down(sync);
+                self.repairs.push((now + after, Repair::PowerOff(member, down)));
             }
             Blow::Kill { down } => self.crash(member, Some(now + down), |machine| machine.disk.thaw()),
             Blow::KillAll { down } => {
@@ -138,10 +146,36 @@ impl Simulation<'_> {
                 self.repairs.push((now + lasting, Repair::SteadyClock(member)));
             }
             Blow::HandOver => _ = self.send(member, Errand::HandOver),
+            Blow::DeviceOff { device, down } => {
+                let device = *self.devices.keys().nth(device as usize % self.devices.len()).expect("there are devices");
+                self.switch_off(device, down);
+            }
         }
     }
 
-    fn other_members(&self, member: u64) -> Vec<String> {
+    /// A device goes without a goodbye: what is sent to it is lost, and nobody says so. It is switched on after `down`.
+    pub fn switch_off(&mut self, device: u64, down: Duration) {
+        if self.shared.devices.borrow().get(&device).is_none_or(|device| device.off) {
+            return;
+        }
+        trace::event("switched off", device, &[]);
+        let name = self.devices[&device].name.clone();
+        let members = self.other_members(0);
+        for member in &members {
+            self.net.partition(name.clone(), member.clone());
+        }
+        self.net.crash(name.clone());
+        if let Some(device) = self.shared.devices.borrow_mut().get_mut(&device) {
+            device.switch_off();
+        }
+        let until = self.net.elapsed() + down;
+        for member in members {
+            self.repairs.push((until, Repair::Join(name.clone(), member)));
+        }
+        self.repairs.push((until, Repair::SwitchOn(device)));
+    }
+
+    pub fn other_members(&self, member: u64) -> Vec<String> {
         self.machines.values().filter(|machine| machine.number != member).map(|machine| machine.name.clone()).collect()
     }
 
@@ -188,7 +222,7 @@ impl Simulation<'_> {
         self.crashes += 1;
     }
 
-    fn cut(&mut self, one: String, other: String, until: Duration) {
+    pub fn cut(&mut self, one: String, other: String, until: Duration) {
         self.net.partition(one.clone(), other.clone());
         self.repairs.push((until, Repair::Join(one, other)));
     }
@@ -273,6 +307,23 @@ impl Simulation<'_> {
             }
             Repair::FastDisk(member) => self.machines[&member].disk.slow_down(Duration::ZERO),
             Repair::SteadyClock(member) => self.machines[&member].clock.drift(now, 0),
+            Repair::PowerOff(member, down) => {
+                self.machines[&member].disk.slow_down(Duration::ZERO);
+                // It may have gone meanwhile for another reason; then there is no power to lose.
+                if !all && self.shared.up.borrow().contains_key(&member) {
+                    if self.leader() == Some(member) {
+                        self.shared.history.borrow_mut().lose_leader(now);
+                    }
+                    let seed = self.random();
+                    self.power_off(member, Some(now + down), |machine| machine.disk.power_loss(seed, false));
+                }
+            }
+            Repair::SwitchOn(device) => {
+                if let Some(device) = self.shared.devices.borrow_mut().get_mut(&device) {
+                    device.off = false;
+                }
+                self.net.bounce(self.devices[&device].name.clone());
+            }
         }
     }
 }

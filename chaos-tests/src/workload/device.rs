@@ -34,6 +34,22 @@ pub struct Device {
     pub streams: u64,
     /// The machine it has a stream to, from the first frame to the end of the stream.
     pub connected: Option<u64>,
+    /// What its disk holds once it was switched on.
+    pub identity: Option<Identity>,
+    /// It has no power.
+    pub off: bool,
+    /// How often it lost it.
+    pub power_losses: u64,
+}
+
+impl Device {
+    /// Its memory of the map goes with the power; what it is known as stays on its disk.
+    pub fn switch_off(&mut self) {
+        self.off = true;
+        self.power_losses += 1;
+        self.connected = None;
+        self.mirror = Mirror::default();
+    }
 }
 
 /// One device at work.

@@ -34,29 +34,41 @@ pub struct Operator {
 
 impl Operator {
     /// Works until the member dies.
-    pub async fn work(self) -> Infallible {
+    pub async fn work(&self) -> Infallible {
         let mut names = 0_u64;
         let mut mine: Vec<UserId> = Vec::new();
         loop {
-            pause(&self.entropy, 10, 120).await;
+            pause(&self.entropy, 10, 160).await;
             if !self.shared.open.get() || self.shared.quiet.get() {
                 continue;
             }
             names += 1;
             let name = format!("user-{}-{}-{names}", self.member, self.life);
             match self.entropy.below(100) {
-                0..14 => self.create_user(name, &mut mine).await,
-                14..21 => self.rename_user(name, &mine).await,
-                21..26 => self.delete_user(&mut mine).await,
-                26..33 => self.race_for_a_name().await,
-                33..39 => self.pin_one_use_key().await,
-                39..50 => self.try_one_use_key(names).await,
-                50..54 => self.delete_a_box().await,
-                54..59 => self.log_in_by_hand(names).await,
-                59..63 => self.change_policy().await,
-                63..76 => self.write_register().await,
-                76..95 => self.read_register().await,
-                _ => self.read().await,
+                0..17 => self.create_user(name, &mut mine).await,
+                17..25 => self.rename_user(name, &mine).await,
+                25..31 => self.delete_user(&mut mine).await,
+                31..39 => self.race_for_a_name().await,
+                39..46 => self.pin_one_use_key().await,
+                46..59 => self.try_one_use_key(names).await,
+                59..64 => self.delete_a_box().await,
+                64..70 => self.log_in_by_hand(names).await,
+                70..75 => self.change_policy().await,
+                75..91 => self.write_register().await,
+                _ => self.read_register().await,
+            }
+        }
+    }
+
+    /// Reads until the member dies, whatever becomes of the writes: a write at a member that is cut off waits, a read
+    /// there must not be answered from the past.
+    pub async fn read_on(&self) -> Infallible {
+        loop {
+            pause(&self.entropy, 80, 500).await;
+            match self.entropy.below(4) {
+                _ if !self.shared.open.get() || self.shared.quiet.get() => {}
+                0 => self.read().await,
+                _ => self.read_register().await,
             }
         }
     }
@@ -291,6 +303,17 @@ impl Operator {
         let mut history = self.shared.history.borrow_mut();
         change(history.users.get_mut(&user).expect("operators only pick users they wrote down"));
     }
+}
+
+/// Puts a policy in force that is not. What a device shows after it is the last thing it was told: nothing that comes
+/// later makes up for a change that was kept from it.
+pub async fn last_word(cluster: &Cluster, shared: &Shared) -> Result<(), String> {
+    let before = cluster.latest().policy().map(|policy| policy.text.to_string());
+    let other = POLICIES.iter().find(|text| Some(**text) != before.as_deref()).expect("there are several policies");
+    let applied = cluster.propose("operator", set_policy(other)).await.map_err(|error| error.to_string())?;
+    applied.answer.map_err(|refusal| refusal.to_string())?;
+    shared.last_word.set(true);
+    Ok(())
 }
 
 fn register_name(register: u64, value: u64) -> String {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::{Closing, Doors, accept, client};
 use crate::{control::Control, keys};
 
-/// How often it is looked at, beside every change of the State.
+/// How often it is looked at, beside every change of the members or of the secrets.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Entries behind the leader at which maps are too old to hand out, and at which they are good again.
 const LAG_MAX: u64 = 10_000;
@@ -75,8 +75,11 @@ pub async fn keep(cluster: Cluster, control: Arc<Control>, door: watch::Sender<S
             }
             control.metrics.client_port_open.set(now.is_none().into());
         }
+        // A look opens a sealed key and draws the leader's view: too much for every entry of the log.
+        let matters =
+            |new: &Arc<State>| !new.members().ptr_eq(state.members()) || !new.secrets().ptr_eq(state.secrets());
         tokio::select! { biased;
-            moved = states.changed() => if moved.is_err() { return },
+            moved = states.wait_for(matters) => if moved.is_err() { return },
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }

@@ -67,9 +67,10 @@ impl Mutants {
                     _ = writeln!(table, "| `{name}` | {what} | **not found** | | > {} | |", self.within);
                 }
             }
-        }
-        if let Some(path) = &self.table {
-            world::real::world().disk.write(path, table.as_bytes())?;
+            // After each, for whoever cannot wait for the last.
+            if let Some(path) = &self.table {
+                world::real::world().disk.write(path, table.as_bytes())?;
+            }
         }
         Ok(missed == 0)
     }
