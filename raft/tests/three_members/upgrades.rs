@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use raft::Cluster;
-use state_machine::{Command, OPERATION, RISES_BY_ITSELF_TO, Refusal};
+use state_machine::{Command, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO, Refusal};
 
 use super::common::*;
 
 const OLD: u32 = RISES_BY_ITSELF_TO;
-const NEXT: u32 = OPERATION + 1;
+const NEXT: u32 = FEATURE_LEVEL + 1;
 
 /// Of level 3: an entry an older program could not read.
 fn new_kind() -> Command {
@@ -117,9 +117,10 @@ async fn the_next_program_leads_beside_this_one_and_may_not_go_ahead_alone() {
     let mut places = places();
     places[2].feature_level = NEXT;
     let [one, two, three] = three(&places).await;
-    assert_eq!(one.latest().feature_level(), OPERATION);
-    let too_old =
-        |answer: &Result<(), Refusal>| matches!(answer, Err(Refusal::ProgramTooOld { has: OPERATION, needs: NEXT }));
+    assert_eq!(one.latest().feature_level(), FEATURE_LEVEL);
+    let too_old = |answer: &Result<(), Refusal>| {
+        matches!(answer, Err(Refusal::ProgramTooOld { has: FEATURE_LEVEL, needs: NEXT }))
+    };
     led_by(&one, &three).await;
     write(&one, "the-next-program-leads").await;
     until_told(&one, NEXT, too_old).await;
@@ -127,7 +128,7 @@ async fn the_next_program_leads_beside_this_one_and_may_not_go_ahead_alone() {
     write(&three, "and-this-one").await;
     until_told(&three, NEXT, too_old).await;
     same(&one, &three).await;
-    assert_eq!(three.latest().feature_level(), OPERATION);
+    assert_eq!(three.latest().feature_level(), FEATURE_LEVEL);
     for member in [one, two, three] {
         member.shutdown().await;
     }
