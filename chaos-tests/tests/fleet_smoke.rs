@@ -60,7 +60,7 @@ async fn devices_survive_the_death_of_the_leader() {
     }
     // What is sent to alpha and gamma arrives: one came back through a survivor, the other is new, and both have chosen a
     // living relay. What is sent to beta is not asked for: its stream never broke, and it learns of the dead relay when
-    // the silent member leaves the DERP map, ten seconds later. Most devices heal then; one in about a dozen runs never
+    // the silent member leaves the DERP map, nine seconds later. Most devices heal then; one in about a dozen runs never
     // sent again after it had dialled the dead relay, and why is not known yet.
     alpha.hears(&beta, "after").await;
     gamma.hears(&alpha, "after").await;

@@ -112,9 +112,13 @@ impl From<crate::store::OpenError> for StartError {
 /// A command was not answered.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ProposeError {
-    /// Retries under one request id went on until the deadline. The last attempt may have been written all the same.
+    /// Retries under one request id went on until the deadline, or until the leader was alone. One of them may have been
+    /// written all the same, and may yet be applied: nobody knows until a majority answers.
     #[error("no majority of members answered in time: {0}; check hsraft status")]
     Deadline(String),
+    /// No attempt got as far as a log: the command was not written, and will not be.
+    #[error("no majority of members answers: {0}; nothing was written; check hsraft status")]
+    NoQuorum(String),
     /// The command was not written.
     #[error("the command is too large: {0} bytes, at most {1}")]
     TooLarge(usize, usize),

@@ -2,7 +2,9 @@
 //! the time.
 //!
 //! All attempts of one wish share one request id, so the state machine applies it once however often it arrives. An
-//! attempt ends early when the leadership changes: waiting for a leader that was replaced is waiting for nothing.
+//! attempt ends early when the leadership changes: waiting for a leader that was replaced is waiting for nothing. A
+//! leader that no majority answers takes nothing new ([`ProposeError::NoQuorum`]); what it has written already may yet be
+//! taken over by others, so whoever waits for that hears that nobody knows ([`ProposeError::Deadline`]).
 
 use std::{
     collections::BTreeMap,
@@ -82,11 +84,20 @@ impl Core {
         let mut why = "no leader is known".to_string();
         let mut pause = PAUSE_MIN;
         let mut closed_until = None;
+        // Whether an attempt may have come into a log.
+        let mut sent = false;
+        let unanswered = |why: String, sent: bool| match sent {
+            true => ProposeError::Deadline(why),
+            false => ProposeError::NoQuorum(why),
+        };
         while Instant::now() < deadline {
             if self.tasks.is_stopped() {
                 return Err(ProposeError::Stopped);
             }
             let seen = *leadership.borrow_and_update();
+            if seen.alone {
+                return Err(unanswered(ALONE.into(), sent));
+            }
             let leader = hint.take().or(seen.leader).or_else(|| self.guess(&mut guesses));
             let declined = match leader {
                 None => Declined::NotLeader(None),
@@ -104,10 +115,11 @@ impl Core {
                     };
                     let outcome = tokio::select! { biased;
                         outcome = timeout_at(deadline, attempt) => outcome,
-                        _ = leadership.wait_for(|now| *now != seen && now.leader != Some(leader)) => {
+                        _ = leadership.wait_for(|now| *now != seen && (now.leader != Some(leader) || now.alone)) => {
                             Ok(Err(Declined::Unknown(format!("member {leader} leads no more"))))
                         }
                     };
+                    sent |= matches!(outcome, Ok(Err(Declined::Unknown(_))));
                     match outcome {
                         Ok(Ok((revision, answer))) => return self.once_applied(revision, answer, deadline).await,
                         Ok(Err(declined)) => declined,
@@ -135,7 +147,7 @@ impl Core {
             let _ = timeout(pause, leadership.changed()).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        Err(ProposeError::Deadline(why))
+        Err(unanswered(why, sent))
     }
 
     /// Whom to ask when no leader is known: one member after the other; whoever it is knows more, or leads. A member
@@ -184,7 +196,12 @@ impl Core {
         }
         entry.at = self.stamp();
         let payload = Payload(codec::encode_entry(&entry).into());
-        let response = self.raft.client_write(payload).await.map_err(declined)?;
+        let mut leadership = self.leadership.clone();
+        let response = tokio::select! { biased;
+            response = self.raft.client_write(payload) => response.map_err(declined)?,
+            // It is in this log, and in nobody else's as far as this member knows.
+            _ = leadership.wait_for(|now| now.alone) => return Err(Declined::Unknown(ALONE.into())),
+        };
         let answer = response.data.0.ok_or_else(|| Declined::Unknown("an entry without an answer".into()))?;
         Ok((response.log_id.index, answer))
     }
@@ -195,6 +212,8 @@ impl Core {
     }
 }
 
+/// Why a leader that no majority answers refuses.
+const ALONE: &str = "this member leads, and no majority answers it; ask another member";
 /// How long a leader that takes no changes may need to give its lead away.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(3);
 /// Between attempts, unless the leadership changes earlier.

@@ -54,12 +54,20 @@ impl Core {
             if self.tasks.is_stopped() {
                 return Err(ReadError::Stopped);
             }
-            let leader = leadership.borrow_and_update().leader;
+            let now = *leadership.borrow_and_update();
+            if now.alone {
+                return Err(ReadError::Deadline("this member leads, and no majority answers it".into()));
+            }
+            let leader = now.leader;
             if let Some(leader) = leader {
                 let attempt = async {
                     if leader == self.me { self.read_index_here().await } else { self.read_index_of(leader).await }
                 };
-                match timeout_at(deadline, attempt).await {
+                let answer = tokio::select! { biased;
+                    answer = timeout_at(deadline, attempt) => answer,
+                    _ = leadership.wait_for(|now| now.alone) => continue,
+                };
+                match answer {
                     Ok(Ok(index)) => return self.at_least(Revision(index), deadline).await,
                     Ok(Err(declined)) => why = format!("{declined:?}"),
                     Err(_) => break,

@@ -187,7 +187,7 @@ async fn start_with(
     let guard = Guard { raft: raft.clone(), tasks: tasks.clone(), stopping: stopping.clone() };
     let cluster = Cluster { core: core.clone(), _guard: Arc::new(guard) };
 
-    tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone(), stopping));
+    tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone(), stopping, options.timing));
     tasks.spawn(watch_disk(core.clone(), broken, fatal_sender.clone()));
     tasks.spawn(integrity::guard(core.clone(), fatal_sender.clone()));
     tasks.spawn(space::watch(core.clone(), options.data_dir.clone(), options.space, room_sender));

@@ -9,12 +9,15 @@ use std::{
     time::Duration,
 };
 
-use openraft::{Instant, ServerState, async_runtime::WatchReceiver};
+use openraft::{Instant as _, ServerState, async_runtime::WatchReceiver};
 use serde::Serialize;
 use state_machine::MemberId;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
-use crate::cluster::Core;
+use crate::{cluster::Core, options::Timing};
 
 /// What a member does in the cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -139,6 +142,67 @@ impl Core {
 pub struct Leadership {
     pub term: u64,
     pub leader: Option<MemberId>,
+    /// It is this member, and no majority answers it: nothing it is asked for can be promised now.
+    pub alone: bool,
+}
+
+/// So many looks, a heartbeat apart, must find the lease expired before a leader calls itself alone. They are counted
+/// and not timed: a member that stood still (a frozen process, a machine without a free core) first gets the time to
+/// hear what it missed, and its clients are not refused for its own slowness.
+const LOOKS_ALONE: u32 = 8;
+
+/// Whether a leader still hears a majority.
+struct Hearing {
+    lease: Duration,
+    heartbeat: Duration,
+    /// The term it leads, and since when: a new leader has not been answered yet.
+    leads: Option<(u64, Instant)>,
+    /// Looks in a row that found the lease expired.
+    deaf: u32,
+}
+
+impl Hearing {
+    fn new(timing: Timing) -> Hearing {
+        let millis = Duration::from_millis;
+        Hearing { lease: millis(timing.election_max_ms), heartbeat: millis(timing.heartbeat_ms), leads: None, deaf: 0 }
+    }
+
+    /// One look. `leading`: the term this member leads with other voters, and when a majority last answered it.
+    /// When to look again; none: when it leads.
+    fn look(&mut self, leading: Option<(u64, Option<Instant>)>, now: Instant) -> Option<Instant> {
+        let Some((term, answered)) = leading else {
+            (self.leads, self.deaf) = (None, 0);
+            return None;
+        };
+        let since = match self.leads {
+            Some((led, since)) if led == term => since,
+            _ => {
+                (self.leads, self.deaf) = (Some((term, now)), 0);
+                now
+            }
+        };
+        let expires = answered.map_or(since, |answered| answered.max(since)) + self.lease;
+        if now < expires {
+            self.deaf = 0;
+            return Some(expires);
+        }
+        self.deaf = self.deaf.saturating_add(1);
+        Some(now + self.heartbeat)
+    }
+
+    fn alone(&self) -> bool {
+        self.deaf >= LOOKS_ALONE
+    }
+}
+
+/// The term this member leads, when others vote as well, and when a majority last answered it.
+fn leading(raft: &crate::types::Raft) -> Option<(u64, Option<Instant>)> {
+    let metrics = raft.metrics();
+    let now = metrics.borrow_watched();
+    let voters = now.membership_config.membership().voter_ids();
+    let others = voters.filter(|voter| *voter != now.id).count();
+    let answered = now.last_quorum_acked.map(|acked| Instant::now() - acked.into_inner().elapsed());
+    (now.state == ServerState::Leader && others > 0).then_some((now.current_term, answered))
 }
 
 /// Turns openraft's news about leader, term and membership into ours, until the engine stops; then says why.
@@ -148,22 +212,34 @@ pub async fn watch_engine(
     changed: watch::Sender<u64>,
     fatal: watch::Sender<Option<String>>,
     stopping: Arc<AtomicBool>,
+    timing: Timing,
 ) {
     let mut metrics = raft.server_metrics();
+    let mut hearing = Hearing::new(timing);
     loop {
         let (term, leader) = {
             let now = metrics.borrow_watched();
             (now.vote.leader_id.term, now.current_leader.map(MemberId))
         };
+        let look_again = hearing.look(leading(&raft), Instant::now());
         leadership.send_if_modified(|known| {
-            let news = Leadership { term, leader };
+            let news = Leadership { term, leader, alone: hearing.alone() };
             let changed = *known != news;
+            if news.alone && !known.alone {
+                tracing::warn!(
+                    term,
+                    "this member leads and no majority answers it; changes are refused until one does"
+                );
+            }
             *known = news;
             changed
         });
-        changed.send_modify(|count| *count += 1);
-        if metrics.changed().await.is_err() {
-            break;
+        tokio::select! { biased;
+            news = metrics.changed() => match news {
+                Ok(()) => changed.send_modify(|count| *count += 1),
+                Err(_) => break,
+            },
+            () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {}
         }
     }
     if stopping.load(Ordering::SeqCst) {
@@ -174,4 +250,38 @@ pub async fn watch_engine(
         Ok(()) => "the engine stopped".into(),
     };
     crate::integrity::fail(&fatal, reason);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_is_alone_after_looks_and_not_after_a_pause() {
+        let timing = Timing::lan();
+        let (start, millis) = (Instant::now(), Duration::from_millis);
+        let mut hearing = Hearing::new(timing);
+        assert_eq!(hearing.look(None, start), None, "followers need no look");
+        assert_eq!(hearing.look(Some((1, None)), start), Some(start + millis(300)), "a new leader has time");
+        assert_eq!(hearing.look(Some((1, Some(start + millis(200)))), start + millis(300)), Some(start + millis(500)));
+        // The process stood still for a minute: that alone says nothing.
+        let mut now = start + Duration::from_secs(60);
+        for _ in 1..LOOKS_ALONE {
+            assert!(!hearing.alone());
+            now = hearing.look(Some((1, Some(start + millis(200)))), now).unwrap();
+        }
+        assert!(!hearing.alone());
+        now = hearing.look(Some((1, Some(start + millis(200)))), now).unwrap();
+        assert!(hearing.alone());
+        hearing.look(Some((1, Some(now))), now);
+        assert!(!hearing.alone(), "a majority answers again");
+        for _ in 0..LOOKS_ALONE {
+            hearing.look(Some((1, None)), now + millis(300));
+        }
+        assert!(hearing.alone());
+        hearing.look(Some((2, None)), now + millis(300));
+        assert!(!hearing.alone(), "another term begins anew");
+        hearing.look(None, now);
+        assert!(!hearing.alone());
+    }
 }

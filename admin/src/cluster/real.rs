@@ -12,6 +12,7 @@ use crate::backend::{Asked, Backend, Failure};
 impl From<ProposeError> for Failure {
     fn from(error: ProposeError) -> Failure {
         match error {
+            ProposeError::NoQuorum(why) => Failure::NoQuorum(why),
             ProposeError::Deadline(why) => Failure::Unknown(why),
             ProposeError::Stopped => Failure::Stopped("it is shutting down".into()),
             ProposeError::Closed { code, why } => Failure::Closed(code, why),

@@ -152,14 +152,24 @@ async fn run(arguments: Arguments) -> Result<bool> {
             let killed = rounds_of_kills(rounds, seed, &program, &mut report).await;
             let actions = &[Action::Abort, Action::Return];
             let wish = failpoints::Wish { seed, program: points, actions, filter: "", visits: usize::MAX };
-            let stopped = failpoints::run(&wish, &mut report).await;
             let names: Vec<String> = goals::ALL
                 .iter()
                 .filter(|name| !["R1", "R2", "R9"].contains(name))
                 .map(|name| (*name).into())
                 .collect();
-            let wish = goals::Wish { seed, repeats, program: &program, clients };
-            let measured = goals::run(&names, wish, &mut report).await;
+            let goal = goals::Wish { seed, repeats, program: &program, clients };
+            let measured = goals::alone(&names, goal, &mut report).await;
+            // What waits for watchdogs and backups leaves the machine to the failpoints.
+            let (mut beside, begun) = (report.beside(), tokio::time::Instant::now());
+            let (stopped, ()) = tokio::join!(
+                async {
+                    let stopped = failpoints::run(&wish, &mut beside).await;
+                    beside.took(0, begun.elapsed());
+                    stopped
+                },
+                goals::waiting(&names, goal, &mut report)
+            );
+            report.take(beside);
             killed.and(stopped).and(measured)
         }
     };
@@ -170,5 +180,8 @@ async fn run(arguments: Arguments) -> Result<bool> {
 
 async fn rounds_of_kills(rounds: usize, seed: u64, program: &Path, report: &mut Report) -> Result<()> {
     let wish = Wish { rounds, seed, program: Some(program), only: &[], enough: rounds.min(ENOUGH) };
-    kills::run(&wish, report).await
+    let (first, begun) = (report.figures.len(), tokio::time::Instant::now());
+    let done = kills::run(&wish, report).await;
+    report.took(first, begun.elapsed());
+    done
 }

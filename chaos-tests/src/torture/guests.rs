@@ -72,12 +72,19 @@ pub struct Guests {
     news: mpsc::UnboundedReceiver<News>,
     /// Where each one's stream is.
     pub homes: Vec<Option<String>>,
+    /// The relay regions of the newest map that had any.
+    pub regions: BTreeSet<u32>,
     _tasks: JoinSet<()>,
 }
 
 impl Guests {
     /// Registers so many devices through all members, and lets each open its stream; returns when all have a map.
     pub async fn invite(crew: &Crew, many: usize) -> Result<Guests> {
+        Guests::invite_over(crew, many, Duration::ZERO).await
+    }
+
+    /// The same, and their streams are opened one by one over `span`, so that each has keep-alives at moments of its own.
+    pub async fn invite_over(crew: &Crew, many: usize, span: Duration) -> Result<Guests> {
         let addresses: Vec<String> = crew.seats[..crew.plan.members].iter().map(|seat| seat.address()).collect();
         let identities: Vec<Identity> =
             (0..many).map(|guest| Identity::new(&crew.world.entropy, &format!("guest-{guest}"))).collect();
@@ -101,10 +108,15 @@ impl Guests {
         let (tell, news) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         for (guest, identity) in identities.iter().cloned().enumerate() {
-            tasks.spawn(stay(crew.world.clone(), addresses.clone(), identity, guest, tell.clone()));
+            let (world, addresses, tell) = (crew.world.clone(), addresses.clone(), tell.clone());
+            let after = span.mul_f64(guest as f64 / many as f64);
+            tasks.spawn(async move {
+                sleep(after).await;
+                stay(world, addresses, identity, guest, tell).await;
+            });
         }
-        let mut guests = Guests { identities, news, homes: vec![None; many], _tasks: tasks };
-        let deadline = Instant::now() + PATIENCE;
+        let mut guests = Guests { identities, news, homes: vec![None; many], regions: BTreeSet::new(), _tasks: tasks };
+        let deadline = Instant::now() + span + PATIENCE;
         while guests.homes.iter().any(Option::is_none) {
             guests.hear(deadline).await.context("not every guest got a map")?;
         }
@@ -117,7 +129,7 @@ impl Guests {
         match &news {
             News::Polled { guest, address, .. } => self.homes[*guest] = Some(address.clone()),
             News::Broken { guest, .. } => self.homes[*guest] = None,
-            News::Regions { .. } => {}
+            News::Regions { regions, .. } => self.regions.clone_from(regions),
         }
         Some(news)
     }

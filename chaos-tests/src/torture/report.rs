@@ -69,6 +69,8 @@ pub struct Figure {
     pub p50_ms: f64,
     pub p99_ms: f64,
     pub max_ms: f64,
+    /// What the whole measurement took, on the first figure of each.
+    pub seconds: Option<u64>,
     pub verdict: Verdict,
     /// Counts and remarks, by name.
     pub notes: serde_json::Map<String, Value>,
@@ -79,8 +81,9 @@ pub struct Figure {
 impl Figure {
     pub fn new(id: &str, what: &str, goal: Goal) -> Figure {
         let (samples, notes, because) = (Vec::new(), serde_json::Map::new(), Vec::new());
-        let (id, what, verdict) = (id.into(), what.into(), Verdict::Void);
-        Figure { id, what, goal, samples, count: 0, p50_ms: 0.0, p99_ms: 0.0, max_ms: 0.0, verdict, notes, because }
+        let (id, what, verdict, count, seconds) = (id.into(), what.into(), Verdict::Void, 0, None);
+        let (p50_ms, p99_ms, max_ms) = (0.0, 0.0, 0.0);
+        Figure { id, what, goal, samples, count, p50_ms, p99_ms, max_ms, seconds, verdict, notes, because }
     }
 
     /// A figure that cannot be had here.
@@ -99,6 +102,20 @@ impl Figure {
     /// A count or a remark.
     pub fn note(&mut self, name: &str, value: impl Into<Value>) {
         self.notes.insert(name.into(), value.into());
+    }
+
+    /// Both together, judged: the same was measured in two places. Numbers in notes are counts, and are added.
+    pub fn and(mut self, other: Figure, enough: usize) -> Figure {
+        self.samples.extend(other.samples);
+        for (name, value) in other.notes {
+            let sum = self.notes.get(&name).and_then(Value::as_u64).zip(value.as_u64()).map(|(one, other)| one + other);
+            self.notes.insert(name, sum.map_or(value, Value::from));
+        }
+        self.because.extend(other.because);
+        if other.verdict == Verdict::Fail {
+            self.verdict = Verdict::Fail;
+        }
+        self.judged(enough)
     }
 
     /// Something that must never be.
@@ -200,6 +217,23 @@ impl Report {
         self.figures.push(figure);
     }
 
+    /// A report beside this one, for what runs at the same time; its figures come back with [`Report::take`].
+    pub fn beside(&self) -> Report {
+        Report { conditions: self.conditions.clone(), figures: Vec::new(), world: self.world.clone() }
+    }
+
+    /// Takes the figures of another, which were said already.
+    pub fn take(&mut self, other: Report) {
+        self.figures.extend(other.figures);
+    }
+
+    /// Notes what the figures since `first` took together.
+    pub fn took(&mut self, first: usize, time: Duration) {
+        if let Some(figure) = self.figures.get_mut(first) {
+            figure.seconds = Some(time.as_secs());
+        }
+    }
+
     /// Nothing failed. A miss is a number that should be better; a failure is a broken promise.
     pub fn holds(&self) -> bool {
         self.figures.iter().all(|figure| !matches!(figure.verdict, Verdict::Fail | Verdict::Void))
@@ -225,6 +259,11 @@ impl Report {
         );
         for figure in &self.figures {
             let _ = writeln!(text, "{}", line(figure));
+        }
+        text.push_str("\nwhat     repetitions  seconds\n");
+        for figure in self.figures.iter().filter(|figure| figure.seconds.is_some()) {
+            let Figure { id, count, seconds, .. } = figure;
+            let _ = writeln!(text, "{id:<8} {count:>11} {:>8}", seconds.unwrap_or_default());
         }
         text
     }

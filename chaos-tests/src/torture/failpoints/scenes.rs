@@ -15,8 +15,8 @@ use crate::torture::{
 
 /// Traffic comes by within a snapshot's time.
 const SOON: Duration = Duration::from_secs(5);
-/// Backups have a clock of their own.
-const A_BACKUP: Duration = Duration::from_secs(15);
+/// Backups have a clock of their own: the full at one stroke of ten seconds, a piece of the log at the next.
+const A_BACKUP: Duration = Duration::from_secs(25);
 
 /// What happens until the point is reached. Those at the end bring a crew of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

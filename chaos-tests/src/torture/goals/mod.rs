@@ -10,9 +10,10 @@ mod restart;
 
 pub use disaster::last_log_in;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail};
+use tokio::time::Instant;
 
 use super::{
     kills::{self, Fault},
@@ -34,61 +35,87 @@ pub struct Wish<'a> {
 
 /// The goals named, in an order that suits the machine.
 pub async fn run(names: &[String], wish: Wish<'_>, report: &mut Report) -> Result<()> {
-    let names: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
-    if let Some(unknown) = names.iter().find(|name| !ALL.contains(&name.as_str())) {
-        bail!("{unknown} is none of {}", ALL.join(" "));
-    }
-    let asked = |name: &str| names.is_empty() || names.iter().any(|asked| asked == name);
+    let names = checked(names)?;
+    alone(&names, wish, report).await?;
+    waiting(&names, wish, report).await;
+    Ok(())
+}
 
+/// In capitals, and all of them known.
+fn checked(names: &[String]) -> Result<Vec<String>> {
+    let names: Vec<String> = names.iter().map(|name| name.to_uppercase()).collect();
+    match names.iter().find(|name| !ALL.contains(&name.as_str())) {
+        Some(unknown) => bail!("{unknown} is none of {}", ALL.join(" ")),
+        None => Ok(names),
+    }
+}
+
+fn asks(names: &[String], name: &str) -> bool {
+    names.is_empty() || names.iter().any(|asked| asked == name)
+}
+
+/// Those that company would disturb, one after the other.
+pub async fn alone(names: &[String], wish: Wish<'_>, report: &mut Report) -> Result<()> {
     let only: Vec<Fault> = [("R1", Fault::KillLeader), ("R2", Fault::KillFollower), ("R9", Fault::KillAll)]
         .into_iter()
-        .filter(|(name, _)| asked(name))
+        .filter(|(name, _)| asks(names, name))
         .map(|(_, fault)| fault)
         .collect();
     if !only.is_empty() {
-        let rounds = wish.repeats * only.len();
+        let (rounds, first, begun) = (wish.repeats * only.len(), report.figures.len(), Instant::now());
         let kills =
             kills::Wish { rounds, seed: wish.seed, program: Some(wish.program), only: &only, enough: wish.repeats };
         kills::run(&kills, report).await?;
+        report.took(first, begun.elapsed());
     }
-    // Sensitive to company: one after the other.
-    if asked("R6") {
-        add(report, "R6", restart::r6(wish).await);
+    if asks(names, "R6") {
+        add(report, "R6", timed(restart::r6(wish)).await);
     }
-    if asked("R7") {
-        add(report, "R7", network::r7(wish).await);
+    if asks(names, "R7") {
+        add(report, "R7", timed(network::r7(wish)).await);
     }
-    if asked("R3") {
-        add(report, "R3", clients::r3(wish).await);
+    if asks(names, "R3") {
+        add(report, "R3", timed(clients::r3(wish)).await);
     }
-    if asked("R4") {
-        add(report, "R4", clients::r4(wish).await);
+    if asks(names, "R4") {
+        add(report, "R4", timed(clients::r4(wish)).await);
     }
-    if asked("F13") {
-        add(report, "F13", disk::f13(wish).await);
+    if asks(names, "F13") {
+        add(report, "F13", timed(disk::f13(wish)).await);
     }
-    // They wait more than they work.
+    Ok(())
+}
+
+/// Those that wait more than they work, at the same time.
+pub async fn waiting(names: &[String], wish: Wish<'_>, report: &mut Report) {
     let (r5, r8, r10, r11, r12) = tokio::join!(
-        when(asked("R5"), clients::r5(wish)),
-        when(asked("R8"), disaster::r8(wish)),
-        when(asked("R10"), disaster::r10(wish)),
-        when(asked("R11"), disaster::r11(wish)),
-        when(asked("R12"), disaster::r12(wish)),
+        when(asks(names, "R5"), clients::r5(wish)),
+        when(asks(names, "R8"), disaster::r8(wish)),
+        when(asks(names, "R10"), disaster::r10(wish)),
+        when(asks(names, "R11"), disaster::r11(wish)),
+        when(asks(names, "R12"), disaster::r12(wish)),
     );
     for (name, figures) in [("R5", r5), ("R8", r8), ("R10", r10), ("R11", r11), ("R12", r12)] {
         if let Some(figures) = figures {
             add(report, name, figures);
         }
     }
-    Ok(())
 }
 
-async fn when<T>(asked: bool, work: impl Future<Output = T>) -> Option<T> {
-    if asked { Some(work.await) } else { None }
+type Timed = (Result<Vec<Figure>>, Duration);
+
+async fn when(asked: bool, work: impl Future<Output = Result<Vec<Figure>>>) -> Option<Timed> {
+    if asked { Some(timed(work).await) } else { None }
+}
+
+async fn timed(work: impl Future<Output = Result<Vec<Figure>>>) -> Timed {
+    let begun = Instant::now();
+    (work.await, begun.elapsed())
 }
 
 /// What could not be measured to its end has failed, and the others go on.
-fn add(report: &mut Report, name: &str, figures: Result<Vec<Figure>>) {
+fn add(report: &mut Report, name: &str, (figures, time): Timed) {
+    let first = report.figures.len();
     match figures {
         Ok(figures) => figures.into_iter().for_each(|figure| report.add(figure)),
         Err(error) => {
@@ -97,4 +124,5 @@ fn add(report: &mut Report, name: &str, figures: Result<Vec<Figure>>) {
             report.add(figure.judged(0));
         }
     }
+    report.took(first, time);
 }
