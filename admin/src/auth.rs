@@ -16,7 +16,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use state_machine::{ApiKey, Command, Role, State, Timestamp, UserId};
+use state_machine::{ApiKey, Command, Role, State, Timestamp, UserId, codes};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
@@ -189,15 +189,17 @@ fn touch(api: &Api, key: &ApiKey) {
     });
 }
 
-/// Plain text, because consoles compare the body with exactly this word.
+/// Plain text, because consoles compare the body with exactly this word; its code is a header.
 fn unauthorized() -> Response {
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
-    (StatusCode::UNAUTHORIZED, challenge, "Unauthorized").into_response()
+    let code = [("hsr", codes::UNAUTHORIZED.to_string())];
+    (StatusCode::UNAUTHORIZED, challenge, code, "Unauthorized").into_response()
 }
 
 fn too_many(wait: Duration) -> Response {
     let seconds = wait.as_secs() + 1;
-    let text = format!("too many failed attempts from this address; try again in {seconds} s");
+    let code = &codes::TOO_OFTEN;
+    let text = format!("too many failed attempts from this address; try again in {seconds} s [{code}]");
     let mut response = (StatusCode::TOO_MANY_REQUESTS, text).into_response();
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response

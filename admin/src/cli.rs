@@ -330,6 +330,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, i32> {
         Err(error) => {
             // Help goes to standard output, complaints to standard error; nobody to tell when even that fails.
             let _ = error.print();
+            if error.use_stderr() {
+                Output::default().talk(&format!("[{}]", state_machine::codes::USAGE));
+            }
             Err(exit_as(is_headscale, error.exit_code()))
         }
     }
@@ -361,7 +364,10 @@ pub async fn run(cli: Cli, world: &World) -> i32 {
 async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Problem> {
     let is_report = matches!(cli.word, Word::Drill(drill::DrillWord::Report(_)));
     if matches!(output.format, Format::Markdown | Format::Html) && !is_report {
-        return Err(Problem::usage("md and html are for reports: hsraft drill report -o html"));
+        return Err(Problem::of(
+            &state_machine::codes::FORMAT_UNFIT,
+            "md and html are for reports: hsraft drill report -o html",
+        ));
     }
     match cli.word {
         Word::Serve(_) | Word::Join(_) | Word::Configtest(_) | Word::Check(_) | Word::Config(_) | Word::MockOidc => {

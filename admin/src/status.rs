@@ -195,6 +195,8 @@ impl IntoResponse for ApiError {
             "status": self.status.as_u16(),
             "detail": self.message,
             "hsr": self.hsr.to_string(),
+            "why": self.hsr.why,
+            "next": self.hsr.next,
         });
         let mut response = (self.status, axum::Json(body)).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {

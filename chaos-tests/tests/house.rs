@@ -144,6 +144,55 @@ fn closer_clippy_files_repeat_the_bans() {
     }
 }
 
+/// Nobody who is refused goes without a line of the table of codes. At the command line the type sees to that; what
+/// Tailscale's clients and browsers are told, and what a process says before it ends, is looked for here.
+#[test]
+fn every_refusal_has_a_code() {
+    // Probes are no refusals: `/readyz` answers 503 to whoever asks how the member is.
+    let probes = ["node/src/wellness.rs", "node/src/mockoidc.rs"];
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut seen = 0;
+    for file in sources(root, &["node/src", "admin/src"]) {
+        // Tests stand last in a file, or in files of their own.
+        if file.ends_with("tests.rs") {
+            continue;
+        }
+        let name = file.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+        let text = read(file.to_str().unwrap());
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        assert!(!code.contains("codes::NOT_DONE"), "{name}: HSR-9001 says nothing; choose or make a better line");
+        if probes.contains(&name.as_str()) {
+            continue;
+        }
+        for (at, _) in code.match_indices("text(StatusCode::").chain(code.match_indices("eprintln!(\"hsraft: ")) {
+            let call: String = code[at..].chars().take(120).collect();
+            let fine = ["text(StatusCode::OK", "text(StatusCode::FOUND", "eprintln!(\"hsraft: {}\", problem.page())"];
+            let is_fine = fine.iter().any(|fine| call.starts_with(fine)) || call.contains("[{code}]");
+            assert!(is_fine, "{name} refuses without a code: {call}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 3, "this test looks for the wrong words");
+}
+
+/// Every Rust file below some folders.
+fn sources(root: &std::path::Path, folders: &[&str]) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    let mut left: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
+    let disk = world::real::world().disk;
+    while let Some(place) = left.pop() {
+        for name in disk.list(&place).unwrap() {
+            let path = place.join(name);
+            match path.extension() {
+                Some(end) if end == "rs" => found.push(path),
+                None => left.push(path),
+                _ => {}
+            }
+        }
+    }
+    found
+}
+
 fn bans(text: &str) -> BTreeSet<String> {
     let mut bans = BTreeSet::new();
     for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {

@@ -32,7 +32,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use netmap::{Atlas, Moment};
 use raft::Cluster;
-use state_machine::{State, Timestamp};
+use state_machine::{State, Timestamp, codes};
 use tailcfg::{ChallengeKey, MachineKey};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,7 +40,7 @@ use world::{Clock, Entropy};
 use zeroize::Zeroizing;
 
 use crate::{listen::Seat, observe::Metrics, options::Limits, presence::Presence};
-use body::{Answer, text};
+use body::{Answer, no};
 use reports::Reports;
 
 /// `headscale` 0.29 draws the line at the same place: Tailscale 1.80.
@@ -202,10 +202,12 @@ impl Control {
             Ok(Ok(body)) => Ok(body.to_bytes()),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 let text_max = format!("request body larger than {} bytes", self.limits.body_bytes_max);
-                Err(text(StatusCode::PAYLOAD_TOO_LARGE, text_max))
+                Err(no(StatusCode::PAYLOAD_TOO_LARGE, &codes::TOO_LARGE, text_max))
             }
-            Ok(Err(_)) => Err(text(StatusCode::BAD_REQUEST, "request body broke off")),
-            Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "request body did not arrive in time")),
+            Ok(Err(_)) => Err(no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "request body broke off")),
+            Err(_) => {
+                Err(no(StatusCode::REQUEST_TIMEOUT, &codes::CLIENT_UNREADABLE, "request body did not arrive in time"))
+            }
         }
     }
 }
@@ -216,5 +218,5 @@ fn too_old(version: u16) -> Answer {
         "unsupported client version: capability version {version} is below {CAPABILITY_VERSION_MIN}; \
          update Tailscale to 1.80 or later"
     );
-    text(StatusCode::BAD_REQUEST, told)
+    no(StatusCode::BAD_REQUEST, &codes::CLIENT_TOO_OLD, told)
 }

@@ -22,6 +22,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use state_machine::codes;
 use tailcfg::{DerpAdmitClientRequest, DerpAdmitClientResponse, from_client_json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
@@ -30,7 +31,7 @@ use world::{BoxStream, Listener};
 use crate::{
     control::{
         Control,
-        body::{Answer, empty, json, text},
+        body::{Answer, empty, json, no, text},
         key, ts2021,
     },
     options::Limits,
@@ -125,7 +126,7 @@ fn relayed(doors: &Arc<Doors>, mut request: Request<Incoming>, from: SocketAddr)
     let wants =
         request.headers().get(header::UPGRADE).is_some_and(|word| word.as_bytes().eq_ignore_ascii_case(b"derp"));
     let Some(relay) = doors.relay.clone().filter(|_| wants) else {
-        return text(StatusCode::UPGRADE_REQUIRED, "DERP requires connection upgrade\n");
+        return no(StatusCode::UPGRADE_REQUIRED, &codes::NOT_SERVED, "DERP requires connection upgrade");
     };
     let mut answer = empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = answer.headers_mut();
@@ -178,16 +179,16 @@ async fn verify(control: &Control, request: Request<Incoming>) -> Answer {
     let body = match tokio::time::timeout(control.limits.handshake, body).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            return text(StatusCode::PAYLOAD_TOO_LARGE, "the question is too long");
+            return no(StatusCode::PAYLOAD_TOO_LARGE, &codes::TOO_LARGE, "the question is too long");
         }
-        _ => return text(StatusCode::BAD_REQUEST, "the question broke off"),
+        _ => return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "the question broke off"),
     };
     match from_client_json::<DerpAdmitClientRequest>(&body) {
         Ok(asked) => {
             let allow = control.cluster.latest().node_by_key(&asked.node_public).is_some();
             json(&DerpAdmitClientResponse { allow })
         }
-        Err(error) => text(StatusCode::BAD_REQUEST, format!("malformed question: {error}")),
+        Err(error) => no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, format!("malformed question: {error}")),
     }
 }
 

@@ -80,6 +80,10 @@ table! {
     SIGN_IN_SETUP 1306, "the members of this server use different login providers", "oidc.issuer and oidc.client_id differ between their configuration files", "make the oidc section the same on all members and restart them";
     SIGN_IN_TOO_MANY 1307, "too many people are signing in at this moment", "each member asks the provider about a bounded number of people at once, and each address may begin so many sign-ins", "wait a minute and open the link again";
 
+    CLIENT_UNREADABLE 1401, "a client asked what cannot be read", "the request was cut off, is damaged, or is of a program this one does not know", "try again; update the client, and report it with the member's log when a current one says so";
+    CLIENT_TOO_OLD 1402, "the client is too old for this server", "it speaks a version of the protocol that is no longer served", "update Tailscale on that machine";
+    NOT_SERVED 1403, "this server does not do that", "it is no path of a control server, or a service of Tailscale's own network", "nothing: clients go on without it; a browser wants https://SERVER/";
+
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
     UNFIT 2003, "the wish does not fit the cluster as it is", "it would leave too few voters, names a member that cannot, …; the message says so", "hsraft members shows how the cluster is";
@@ -94,6 +98,13 @@ table! {
     INTERNAL 2104, "something on our side is not as it should be", "a fault of the program", "look at the member's log and report it with its last lines";
 
     DRILL_REFUSED 2301, "the drill cannot begin or go on", "the cluster is not well enough, a member takes no part (cluster.drills), another drill is under way, or its session ended", "the message says which; hsraft drill plan NAME shows every condition";
+    DRILL_UNKNOWN 2302, "there is no drill of that name", "it is mistyped", "hsraft drill list names them";
+    DRILL_RECORD_NONE 2303, "there is no record of that drill", "none was run with records in this folder, or the id is mistyped", "hsraft drill run NAME; or name the folder: --records DIR";
+    DRILL_RECORD_DAMAGED 2304, "the record of a drill cannot be read", "its file was changed, or a much newer program wrote it", "look at report.md beside it, or use the program that wrote it";
+    DRILL_LAB_ONLY 2305, "this drill is for laboratories", "it destroys a member's folder", "hsraft lab up --dir lab, then: hsraft drill run NAME --lab lab";
+    DRILL_SETUP 2306, "a drill does not reach every member by itself", "cluster.client_url is missing or no URL on one of them", "set it on the member the message names and restart that member";
+    DRILL_HALTED 2307, "the drill could not go on", "a step of it did not do what it should; the message says which", "look at the timeline in its report, and at the log of the member it names";
+    DRILL_STOPPED 2308, "somebody stopped the drill", "Ctrl-C, or hsraft drill stop", "nothing: everything was healed first";
 
     START_OPTION 3002, "the configuration cannot be used, or there is nothing to continue", "a value contradicts another, or the data folder is empty", "the message names file, line and value; check with: hsraft configtest";
     START_NOTHING 3003, "there is nothing to continue", "the data folder is empty, and nobody said to found or to join", "hsraft join …, or a configuration that founds: cluster.data_dir names the folder";
@@ -123,6 +134,15 @@ table! {
 
     BACKUP_BEHIND 4040, "the newest backup is more than a minute old, or the last attempt failed", "the place for backups is down, slow, full or refuses; the cluster itself is not affected", "hsraft snapshot agent status shows the place and the reason; backups go on by themselves, from where they ended, once it works again";
     BACKUP_DAMAGED 4041, "a backup is damaged or does not open", "bytes changed, a file is missing, or the key is not the one it was made with", "use another shelf or an older full: hsraft snapshot verify TARGET";
+    RECOVERY_KEY_OTHER 4042, "the recovery key does not open this backup", "it is another cluster's, or was replaced after or before this backup was made", "use the key that was valid then, or --sealing-key-file with a file sealing.key of a member's folder";
+    BACKUP_NOT_KEPT 4043, "the place did not keep what was written", "what was read back differs from what was written", "save to another place, and look at the disk or bucket";
+    BACKUP_NONE 4050, "there are no backups there", "nothing was written yet, or the place is another one", "hsraft snapshot agent status names the place of the cluster";
+    BACKUP_UNFIT 4051, "the backup cannot be used for this", "no full state lies before the moment asked for, or a newer program wrote it", "hsraft snapshot list TARGET shows what it reaches; leave --at out, or use a newer program";
+    RECOVERY_KEY_FILE 4052, "that file holds no such key", "it holds something else, or the key was mistyped", "a recovery key begins with hsrk1-; a sealing key is the file sealing.key of a member's folder";
+    BACKUP_PLACE 4053, "the place for backups makes no sense", "a bucket's address or its credentials are missing or wrong", "write for example s3://backups/hsraft, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment";
+    RECOVER_NOT_NEEDED 4060, "nothing needs to be forced", "with this member a majority of the voters can be reached", "start this member as usual: hsraft serve";
+    RECOVER_FOLDERS 4061, "the folders cannot be gone on with", "they are empty, damaged, quarantined, or of different clusters", "name the folders of members of one cluster, or restore a backup: hsraft snapshot restore";
+    RECOVER_UNCONFIRMED 4062, "what will be lost was not confirmed", "a new cluster of one forgets whatever the missing members alone knew", "hsraft recover plan --survivor FOLDER prints the whole command";
 
     NOT_DONE 9001, "it was not done", "the message says why", "the message says what would help";
     USAGE 9002, "the words make no sense", "a word, flag or value is unknown, or two do not go together", "hsraft help WORD shows an example";
@@ -141,12 +161,15 @@ table! {
     AMBIGUOUS 9017, "several fit", "a name or address is not one thing's alone", "use the id: hsraft users list, hsraft nodes list";
     NO_RANDOMNESS 9018, "the machine gives no randomness", "the operating system refuses to make random bytes", "look at the machine; keys made without it would be worthless";
     SERVER_WORD 9019, "this word belongs to the server program", "serve, join and configtest start a member", "run it as hsraft";
+    FLAG_MISSING 9020, "a flag is missing", "the word cannot guess what it was not told", "the message names it";
     CODE_UNKNOWN 9021, "there is no such code", "codes look like HSR-2001", "hsraft explain shows all";
     ADDRESS_WRONG 9022, "the address makes no sense", "it is no URL and no host with a port", "write for example https://hs.example.com";
     API_KEY_MISSING 9023, "there is no API key", "another machine's member is asked with a key", "hsraft apikeys create on a member; then HSRAFT_CLI_API_KEY=…";
     SPAN_WRONG 9024, "a span of time cannot be read", "it is a number with a unit", "write for example 90s, 15m or 24h";
     UPGRADE_OTHER_PROGRAM 9025, "this program was asked about another version", "a program knows its own formats only", "run the check with the program that is meant: ./hsraft-new upgrade check";
     NOT_A_CHECK_ID 9026, "that is not the id of a connection", "ids are letters and digits", "hsraft ssh list shows them";
+    FORMAT_UNFIT 9027, "that output is not for this word", "md and html are for reports", "hsraft drill report -o html";
+    SCRUB_NONE 9028, "nothing was read", "the member stopped or started again meanwhile", "ask again: hsraft verify --deep";
     REQUEST_UNWRITABLE 9030, "the request cannot be written", "a value does not fit into a request", "the message names it";
     TLS_SETUP 9031, "TLS cannot be set up", "this program's TLS refuses its own settings", "report it with the message";
     SILENT_REFUSAL 9032, "the server said no and nothing more", "something else than hsraft stands in between, a proxy perhaps", "look at the proxy's and the member's log";

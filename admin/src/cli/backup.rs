@@ -20,7 +20,7 @@ use raft::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use state_machine::Timestamp;
+use state_machine::{Timestamp, codes};
 
 use super::{
     Output,
@@ -196,15 +196,18 @@ fn in_past(text: &str) -> Result<Timestamp, String> {
 
 fn failed(error: ArchiveError) -> Problem {
     let (exit, code) = (error.exit_code(), error.code());
-    Problem::new(error.to_string()).exiting(exit).coded(code)
+    Problem::of(code, error.to_string()).exiting(exit)
 }
 
 /// `snapshot save` and `recovery-key`, which need a member.
 pub async fn save(file: &str, desk: &Desk, world: &World) -> Result<(), Problem> {
     let saved: Saved = desk.client.get("/api/v1/cluster/backup").await?;
-    let bytes = BASE64_STANDARD.decode(&saved.data).map_err(|error| Problem::new(format!("the answer: {error}")))?;
-    let full = raft::archive::read_full(&bytes.clone().into()).map_err(Problem::new)?;
-    let broken = |error: std::io::Error| Problem::new(format!("{file}: {error}"));
+    let bytes = BASE64_STANDARD
+        .decode(&saved.data)
+        .map_err(|error| Problem::of(&codes::ANSWER_UNREADABLE, format!("the answer is no backup: {error}")))?;
+    let full =
+        raft::archive::read_full(&bytes.clone().into()).map_err(|why| Problem::of(&codes::BACKUP_DAMAGED, why))?;
+    let broken = |error: std::io::Error| Problem::of(&codes::FILE_UNWRITABLE, format!("{file}: {error}"));
     let (kept, name) = if bucket::is_bucket(file) {
         let place = place(file, world)?;
         place.put(&saved.file, bytes.clone()).await.map_err(broken)?;
@@ -214,7 +217,7 @@ pub async fn save(file: &str, desk: &Desk, world: &World) -> Result<(), Problem>
         (world.disk.read(Path::new(file)).map_err(broken)?, file.to_owned())
     };
     if kept.as_ref() != Some(&bytes) {
-        return Err(Problem::new(format!("{name} did not keep what was written")).exiting(exit::BACKUP));
+        return Err(Problem::of(&codes::BACKUP_NOT_KEPT, format!("{name} did not keep what was written")));
     }
     desk.output.done(&format!(
         "{name}: {} bytes, log index {}, {} users, {} nodes; written, read back, state compared",
@@ -275,13 +278,13 @@ fn place(target: &str, world: &World) -> Result<Arc<dyn Objects>, Problem> {
         return Ok(raft::archive::folder(target, &world.disk));
     }
     let way = bucket::Way::from_env(target, &std::env::vars().collect());
-    bucket::open(&way).map_err(|error| Problem::usage(error.to_string()))
+    bucket::open(&way).map_err(|error| Problem::of(&codes::BACKUP_PLACE, error.to_string()))
 }
 
 async fn shelves(target: &str, world: &World) -> Result<Vec<Shelf>, Problem> {
     let shelves = raft::archive::shelves(&place(target, world)?, &world.disk).await.map_err(failed)?;
     if shelves.is_empty() {
-        return Err(Problem::new(format!("there are no backups in {target}")));
+        return Err(Problem::of(&codes::BACKUP_NONE, format!("there are no backups in {target}")));
     }
     Ok(shelves)
 }
@@ -340,10 +343,13 @@ fn inspect(file: &Path, output: &Output, world: &World) -> Result<(), Problem> {
 }
 
 fn read_file(file: &Path, world: &World) -> Result<raft::archive::Full, Problem> {
-    let bytes = world.disk.read(file).map_err(|error| Problem::new(format!("{}: {error}", file.display())))?;
-    let bytes = bytes.ok_or_else(|| Problem::new(format!("there is no {}", file.display())))?;
+    let bytes = world
+        .disk
+        .read(file)
+        .map_err(|error| Problem::of(&codes::FILE_UNREADABLE, format!("{}: {error}", file.display())))?;
+    let bytes = bytes.ok_or_else(|| Problem::of(&codes::FILE_MISSING, format!("there is no {}", file.display())))?;
     raft::archive::read_full(&bytes.into())
-        .map_err(|why| Problem::new(format!("{} is damaged: {why}", file.display())).exiting(exit::BACKUP))
+        .map_err(|why| Problem::of(&codes::BACKUP_DAMAGED, format!("{} is damaged: {why}", file.display())))
 }
 
 async fn verify(target: &str, dry_run: bool, key: &KeyArgs, output: &Output, world: &World) -> Result<(), Problem> {
@@ -367,8 +373,10 @@ async fn verify(target: &str, dry_run: bool, key: &KeyArgs, output: &Output, wor
             if let Some(why) = done.stopped {
                 let newer = raft::archive::replay(&shelf, None, Begin::Newest).await.map_err(failed)?;
                 if let Some(why) = newer.stopped {
-                    return Err(Problem::new(format!("{place}: stops at log index {}: {why}", newer.state.revision()))
-                        .exiting(exit::BACKUP));
+                    return Err(Problem::of(
+                        &codes::BACKUP_DAMAGED,
+                        format!("{place}: stops at log index {}: {why}", newer.state.revision()),
+                    ));
                 }
                 said.push(format!("{place}: good from the newest full; before that, {why}"));
                 take(newer.state, newer.term);
@@ -389,7 +397,7 @@ async fn verify(target: &str, dry_run: bool, key: &KeyArgs, output: &Output, wor
         let settled = raft::archive::settle(&scratch, "dry-run", state, term, &sealing, world).await;
         let removed = files::remove_all(&scratch);
         let settled = settled.map_err(failed)?;
-        removed.map_err(|error| Problem::new(format!("{}: {error}", scratch.display())))?;
+        removed.map_err(|error| Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", scratch.display())))?;
         said.push(format!(
             "a member with {} users and {} nodes was put together and removed",
             settled.users, settled.nodes
@@ -407,17 +415,24 @@ fn sealing_key(
     match (&key.recovery_key_file, &key.sealing_key_file) {
         (Some(file), None) => {
             let text = files::read(file).ok().flatten();
-            let text = text.ok_or_else(|| Problem::new(format!("{} cannot be read", file.display())))?;
+            let text =
+                text.ok_or_else(|| Problem::of(&codes::FILE_UNREADABLE, format!("{} cannot be read", file.display())))?;
             let key = RecoveryKey::parse(&text).ok_or_else(|| {
-                Problem::new(format!("{} holds no recovery key (hsrk1-…), or it has a typing error", file.display()))
+                Problem::of(
+                    &codes::RECOVERY_KEY_FILE,
+                    format!("{} holds no recovery key (hsrk1-…), or it has a typing error", file.display()),
+                )
             })?;
             key.unwrap(state).ok_or_else(|| {
-                Problem::new("this recovery key does not open this backup: it is of another cluster, or was replaced")
-                    .exiting(exit::BACKUP)
+                Problem::of(
+                    &codes::RECOVERY_KEY_OTHER,
+                    "this recovery key does not open this backup: it is of another cluster, or was replaced",
+                )
             })
         }
         (None, Some(file)) => raft::archive::sealing_key_of(file, world).map_err(failed),
-        _ => Err(Problem::usage(
+        _ => Err(Problem::of(
+            &codes::FLAG_MISSING,
             "say --recovery-key-file FILE, or --sealing-key-file FILE with the file of a member's folder",
         )),
     }
@@ -481,7 +496,7 @@ async fn best(
     match (best, problem) {
         (Some(best), _) => Ok((best.state, best.term, source)),
         (None, Some(error)) => Err(failed(error)),
-        (None, None) => Err(Problem::new("nothing to restore")),
+        (None, None) => Err(Problem::of(&codes::BACKUP_NONE, "nothing to restore")),
     }
 }
 
@@ -491,32 +506,35 @@ pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Resul
         return plan::plan(&survivor, backup.as_deref(), output, world).await;
     }
     let (true, Some(folder)) = (args.force_new_cluster, args.data_dir) else {
-        return Err(Problem::usage("begin with: hsraft recover plan --survivor FOLDER"));
+        return Err(Problem::of(&codes::RECOVER_UNCONFIRMED, "begin with: hsraft recover plan --survivor FOLDER"));
     };
     let left = raft::archive::inspect_folder(&folder, world).await.map_err(failed)?;
     if args.expect_last_log != Some(left.last.0) {
-        return Err(Problem::usage(format!(
+        let text = format!(
             "the log in {} ends at {}; look at hsraft recover plan, then say --expect-last-log {}",
             folder.display(),
             left.last.0,
             left.last.0
-        )));
+        );
+        return Err(Problem::of(&codes::RECOVER_UNCONFIRMED, text));
     }
     if !args.offline_peers_confirmed {
         let answering = left.who_answers(world).await;
         if answering.len() + 1 >= left.quorum() && left.voters.len() > 1 {
             let names: Vec<String> = answering.into_iter().map(|(_, name)| name).collect();
-            return Err(Problem::new(format!(
+            let text = format!(
                 "{} answers: with this member that is a majority of {} voters, and nothing needs to be forced; start this \
                  member instead. If that is certainly somebody else: --offline-peers-confirmed",
                 names.join(", "),
                 left.voters.len()
-            )));
+            );
+            return Err(Problem::of(&codes::RECOVER_NOT_NEEDED, text));
         }
     }
     if !args.acknowledge_data_loss {
         let loss = plan::loss(&[&left], None);
-        return Err(Problem::usage(format!("{loss}\nif that is understood: --acknowledge-data-loss")));
+        let text = format!("{loss}\nif that is understood: --acknowledge-data-loss");
+        return Err(Problem::of(&codes::RECOVER_UNCONFIRMED, text));
     }
     output.talk(&plan::loss(&[&left], None));
     let (settled, aside) = raft::archive::recover(left, world).await.map_err(failed)?;

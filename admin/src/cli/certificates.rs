@@ -101,11 +101,11 @@ async fn rotate(args: RotateArgs, desk: &Desk) -> Result<(), Problem> {
         }
         if tokio::time::Instant::now() > until {
             let names = rotation.waiting_for.join(", ");
-            return Err(Problem::new(format!(
+            let text = format!(
                 "the new authority signs, and the old one is believed until {names} moved; start what is down, or take it out with: \
                  hsraft member remove; then ask again: hsraft cert rotate-ca"
-            ))
-            .coded(&codes::ROTATION_UNDER_WAY));
+            );
+            return Err(Problem::of(&codes::ROTATION_UNDER_WAY, text));
         }
         tokio::time::sleep(LOOKS).await;
     }

@@ -38,6 +38,8 @@ use report::Report;
 use run::{Measured, Settings};
 use stage::{Lab, Stage};
 
+use state_machine::codes;
+
 use super::{
     Format, Global, Output,
     desk::Desk,
@@ -180,7 +182,7 @@ fn list(output: &Output) -> Result<(), Problem> {
 fn find(name: &str) -> Result<&'static Drill, Problem> {
     catalogue::find(name).ok_or_else(|| {
         let names: Vec<&str> = DRILLS.iter().map(|drill| drill.name).collect();
-        Problem::usage(format!("there is no drill {name:?}; there are {}", names.join(", ")))
+        Problem::of(&codes::DRILL_UNKNOWN, format!("there is no drill {name:?}; there are {}", names.join(", ")))
     })
 }
 
@@ -196,8 +198,11 @@ impl Place {
         let (layout, memory) = lab::open(dir)?;
         let places = (0..memory.members.len()).map(|index| layout.place(index));
         let runs = places.into_iter().find(|place| lab::process::running(place).is_some());
-        let socket =
-            runs.ok_or_else(|| Problem::new("no member of the laboratory runs; start it: hsraft lab up"))?.socket;
+        let socket = runs
+            .ok_or_else(|| {
+                Problem::of(&codes::LAB_STOPPED, "no member of the laboratory runs; start it: hsraft lab up")
+            })?
+            .socket;
         Ok((Some(Lab { layout, memory }), Global { socket: Some(socket), address: None, ..global.clone() }))
     }
 }
@@ -360,21 +365,21 @@ type Done = (Settings, Vec<Condition>, Option<Status>, Measured);
 /// None: somebody said no.
 async fn on_stage(args: &RunArgs, drill: &Drill, stage: &mut Stage, desk: &Desk) -> Result<Option<Done>, Problem> {
     if drill.stage == catalogue::Stage::Laboratory && stage.lab.is_none() {
-        return Err(Problem::usage(format!(
-            "{} works on folders of members: only in a laboratory, --lab DIR",
-            drill.name
-        )));
+        return Err(Problem::of(
+            &codes::DRILL_LAB_ONLY,
+            format!("{} works on folders of members: only in a laboratory, --lab DIR", drill.name),
+        ));
     }
     let settings = settings(args, drill, Some(stage));
     if drill.act == Act::RestoreBackup && matches!(settings.key, restore::Key::None) {
-        return Err(Problem::usage("name the key that opens backups: --recovery-key-file FILE"));
+        return Err(Problem::of(&codes::FLAG_MISSING, "name the key that opens backups: --recovery-key-file FILE"));
     }
     let (status, conditions) = conditions(stage, drill, args).await;
     let leader = status.as_ref().and_then(|status| status.leader.clone());
     desk.output.talk(&plan_page(drill, &settings, leader.as_deref(), &conditions));
     if let Some(bad) = conditions.iter().find(|condition| !condition.holds) {
         let why = format!("the drill does not begin: {}: {}", bad.name, bad.text);
-        return Err(Problem::new(why).exiting(exit::PREFLIGHT).coded(&state_machine::codes::DRILL_REFUSED));
+        return Err(Problem::of(&codes::DRILL_REFUSED, why).exiting(exit::PREFLIGHT));
     }
     if !desk.agreed("Begin?") {
         super::users::declined(desk, "Nothing was done")?;

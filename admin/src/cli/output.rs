@@ -146,11 +146,13 @@ impl Output {
     pub fn problem(&self, problem: &Problem) {
         let text = problem.to_string();
         let shown = match self.format {
-            Format::Human => format!("Error: {text} [{}]", problem.code()),
-            format => render(&serde_json::json!({ "error": text, "code": problem.code().to_string() }), format)
-                .unwrap_or(text)
-                .trim_end()
-                .to_owned(),
+            Format::Human => format!("Error: {}", problem.page()),
+            format => {
+                let code = problem.code();
+                let facts =
+                    serde_json::json!({ "error": text, "code": code.to_string(), "why": code.why, "next": code.next });
+                render(&facts, format).unwrap_or(text).trim_end().to_owned()
+            }
         };
         self.talk(&shown);
     }

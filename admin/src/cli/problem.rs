@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use state_machine::codes::{self, Code};
+use state_machine::codes::Code;
 
 /// Exit codes, the same for every word.
 pub mod exit {
@@ -47,66 +47,56 @@ pub mod exit {
             3040..=3049 => 40,
             3070..=3079 => 70,
             4041..=4049 => BACKUP,
-            9002 | 9016 | 9019 | 9021..=9029 | 9103..=9105 | 9303 | 9304 => USAGE,
+            2302 | 2305 | 4053 | 4062 => USAGE,
+            9028 => FAILED,
+            9002 | 9016 | 9019..=9029 | 9103..=9105 | 9303 | 9304 => USAGE,
             9011..=9013 => UNREACHABLE,
             _ => FAILED,
         }
     }
 }
 
-/// Why a word could not be carried out.
+/// Why a word could not be carried out. There is none without its line in the table of codes.
 #[derive(Debug)]
 pub struct Problem {
     /// One of [`exit`].
     pub exit: i32,
     text: String,
-    code: Option<&'static Code>,
+    code: &'static Code,
 }
 
 impl Problem {
     /// With its line in the table of codes, which knows the exit code too.
     pub fn of(code: &'static Code, text: impl Into<String>) -> Problem {
-        Problem { exit: exit::of(code), text: text.into(), code: Some(code) }
-    }
-
-    /// Not done.
-    pub fn new(text: impl Into<String>) -> Problem {
-        Problem { exit: exit::FAILED, text: text.into(), code: None }
-    }
-
-    /// The words make no sense.
-    pub fn usage(text: impl Into<String>) -> Problem {
-        Problem { exit: exit::USAGE, text: text.into(), code: None }
-    }
-
-    /// Nobody answers.
-    pub fn unreachable(text: impl Into<String>) -> Problem {
-        Problem { exit: exit::UNREACHABLE, text: text.into(), code: None }
-    }
-
-    /// With the code somebody else gave it.
-    pub fn coded(self, code: &'static Code) -> Problem {
-        Problem { code: Some(code), ..self }
+        Problem { exit: exit::of(code), text: text.into(), code }
     }
 
     /// Its line in the table of codes.
     pub fn code(&self) -> &'static Code {
-        self.code.unwrap_or(match self.exit {
-            exit::USAGE => &codes::USAGE,
-            exit::NO_QUORUM => &codes::NO_QUORUM,
-            exit::TOKEN => &codes::START_TOKEN,
-            exit::UNREACHABLE => &codes::CALL_UNREACHABLE,
-            exit::STILL_STARTING => &codes::START_CATCHING_UP,
-            exit::BACKUP => &codes::BACKUP_DAMAGED,
-            exit::INTEGRITY => &codes::START_INTEGRITY,
-            _ => &codes::NOT_DONE,
-        })
+        self.code
     }
 
     /// With another exit code.
     pub fn exiting(self, exit: i32) -> Problem {
         Problem { exit, ..self }
     }
+
+    /// What, why, what to do next, and the code: everything somebody needs who is woken by it, on one line. A text that
+    /// names its next step says why as well; any other is completed from the table.
+    pub fn page(&self) -> String {
+        let mut page = self.text.clone();
+        if !names_a_next_step(&page) {
+            // Some lines of the table refer to the message, which is here already.
+            let more = [self.code.why, self.code.next].into_iter().filter(|part| !part.starts_with("the message"));
+            more.for_each(|part| page = format!("{page}; {part}"));
+        }
+        format!("{page} [{}]", self.code)
+    }
+}
+
+/// Messages put their next step behind a semicolon, or name a word of ours.
+fn names_a_next_step(text: &str) -> bool {
+    text.contains("; ") || text.contains("hsraft ") || text.contains("--")
 }
 
 impl fmt::Display for Problem {
@@ -118,6 +108,7 @@ impl fmt::Display for Problem {
 #[cfg(test)]
 mod tests {
     use raft::StartError;
+    use state_machine::codes;
 
     use super::*;
 
@@ -127,6 +118,20 @@ mod tests {
         for code in codes::ALL {
             assert!(known.contains(&exit::of(code)), "{code} ends with {}", exit::of(code));
         }
+    }
+
+    /// Whatever stands in front: the reader learns what to do.
+    #[test]
+    fn a_bare_message_is_completed_from_the_table() {
+        // HSR-9001 is nobody's: a test of the house sees to it.
+        for code in codes::ALL.iter().copied().filter(|code| **code != codes::NOT_DONE) {
+            let page = Problem::of(code, "no").page();
+            assert!(page.ends_with(&format!(" [{code}]")), "{page}");
+            let says_next = page.contains(code.next) || code.next.starts_with("the message");
+            assert!(says_next && page.len() > "no [HSR-nnnn]".len(), "{page}");
+        }
+        let whole = "the key is used; make a new one with: hsraft token create";
+        assert_eq!(Problem::of(&codes::TOKEN_USED, whole).page(), format!("{whole} [HSR-1103]"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub async fn offline(args: VerifyArgs, output: &Output, world: &World) -> Result
     let folder = args.data_dir.unwrap_or_default();
     let done = raft::verify_folder(&folder, world).await.map_err(|error| {
         let (exit, code) = (error.exit_code(), error.code());
-        Problem::new(error.to_string()).exiting(exit).coded(code)
+        Problem::of(code, error.to_string()).exiting(exit)
     })?;
     show(&done, &folder.display().to_string(), output)?;
     Ok(exit::OK)
@@ -113,16 +113,16 @@ async fn deep(desk: &Desk) -> Result<(), Problem> {
         };
     }
     match (&now.error, &now.last) {
-        (Some(error), _) => Err(Problem::new(format!("its disk is damaged or cannot be read: {error}"))
-            .exiting(exit::INTEGRITY)
-            .coded(&codes::START_INTEGRITY)),
+        (Some(error), _) => {
+            Err(Problem::of(&codes::START_INTEGRITY, format!("its disk is damaged or cannot be read: {error}")))
+        }
         (None, Some(done)) => show(done, "the member that answered", &desk.output),
-        (None, None) => Err(Problem::new("nothing was read; ask again")),
+        (None, None) => Err(Problem::of(&codes::SCRUB_NONE, "nothing was read")),
     }
 }
 
 fn show(done: &Scrubbed, whose: &str, output: &Output) -> Result<(), Problem> {
-    let facts: Value = serde_json::to_value(done).map_err(|error| Problem::new(error.to_string()))?;
+    let facts: Value = serde_json::to_value(done).map_err(|error| Problem::of(&codes::INTERNAL, error.to_string()))?;
     output.show_ours(&facts, || {
         let mut text = format!(
             "{whose}: {} log entries, {} rows, {} bytes read in {}; every checksum is right\nstate {} at log index {}{}\n",

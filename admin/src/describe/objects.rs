@@ -53,8 +53,16 @@ const NODE: Fields = &[
 
 const POLICY: Fields = &[("policy", "string"), ("updatedAt", "moment")];
 
-const PROBLEM: Fields =
-    &[("code", "integer"), ("message", "string"), ("title", "string"), ("status", "integer"), ("detail", "string")];
+const PROBLEM: Fields = &[
+    ("code", "integer"),
+    ("message", "string"),
+    ("title", "string"),
+    ("status", "integer"),
+    ("detail", "string"),
+    ("hsr", "string"),
+    ("why", "string"),
+    ("next", "string"),
+];
 
 /// Every object by name; references begin with `prefix`.
 pub fn all(prefix: &str) -> Map<String, Value> {

@@ -61,7 +61,8 @@ pub fn start(place: &Place, begin: Begin) -> Result<Child, Problem> {
 
 /// Has a process of its own start the member after a while, unless it runs by then: whoever killed it may be gone.
 pub fn start_later(place: &Place, dir: &Path, after: Duration) -> Result<(), Problem> {
-    let failed = |error: std::io::Error| Problem::new(format!("cannot watch over {}: {error}", place.name));
+    let failed =
+        |error: std::io::Error| Problem::of(&codes::LAB_START, format!("cannot watch over {}: {error}", place.name));
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["lab", "detach", "--", "lab", "revive", &place.name, "--after", &format!("{}s", after.as_secs())]);
     command.arg("--dir").arg(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use state_machine::codes::{self, Code};
 use tokio::sync::mpsc;
 
 /// The body of an answer inside Noise or on the client port.
@@ -52,7 +53,12 @@ impl From<Bytes> for Body {
 /// An answer of the control server.
 pub type Answer = Response<Body>;
 
-/// A short text with a status; clients show at most 200 characters of it.
+/// A refusal: its text and its line in the table of codes; clients show at most 200 characters of it.
+pub fn no(status: StatusCode, code: &'static Code, said: impl std::fmt::Display) -> Answer {
+    text(status, format!("{said} [{code}]"))
+}
+
+/// A short text with a status that is no refusal.
 pub fn text(status: StatusCode, text: impl Into<String>) -> Answer {
     with_type(status, "text/plain; charset=utf-8", text.into().into())
 }
@@ -68,7 +74,7 @@ pub fn empty(status: StatusCode) -> Answer {
 pub fn json(value: &impl serde::Serialize) -> Answer {
     match serde_json::to_vec(value) {
         Ok(bytes) => with_type(StatusCode::OK, "application/json", bytes.into()),
-        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written"),
+        Err(_) => no(StatusCode::INTERNAL_SERVER_ERROR, &codes::INTERNAL, "the answer could not be written"),
     }
 }
 

@@ -1,9 +1,10 @@
 //! `GET /key`: our Noise key.
 
 use http::StatusCode;
+use state_machine::codes;
 use tailcfg::{MachineKey, OverTlsPublicKeyResponse};
 
-use super::body::{Answer, json, text};
+use super::body::{Answer, json, no};
 
 /// `query` must carry the client's capability version: clients from before Noise send none.
 pub fn answer(query: Option<&str>, public_key: MachineKey) -> Answer {
@@ -14,7 +15,11 @@ pub fn answer(query: Option<&str>, public_key: MachineKey) -> Answer {
         .and_then(|version| version.parse::<u32>().ok());
     match version {
         Some(_) => json(&OverTlsPublicKeyResponse { legacy_public_key: MachineKey::default(), public_key }),
-        None => text(StatusCode::BAD_REQUEST, "capability version must be set: GET /key?v=<number>"),
+        None => no(
+            StatusCode::BAD_REQUEST,
+            &codes::CLIENT_UNREADABLE,
+            "capability version must be set: GET /key?v=<number>",
+        ),
     }
 }
 

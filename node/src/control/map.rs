@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use state_machine::{Node, SessionId};
+use state_machine::{Node, SessionId, codes};
 use tailcfg::{MapRequest, MapRequestKind, from_client_json};
 use tokio::sync::mpsc;
 
 use super::{
     CAPABILITY_VERSION_MIN, Control, Peer,
-    body::{Answer, Body, empty, text, with_type},
+    body::{Answer, Body, empty, no, with_type},
     reports,
     session::Session,
     too_old,
@@ -28,7 +28,9 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
     };
     let request: MapRequest = match from_client_json(&body) {
         Ok(request) => request,
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("malformed map request: {error}")),
+        Err(error) => {
+            return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, format!("malformed map request: {error}"));
+        }
     };
     if request.version < CAPABILITY_VERSION_MIN {
         return too_old(request.version);
@@ -37,7 +39,7 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
     let node = match state.node_by_key(&request.node_key) {
         // A stranger learns nothing about which node keys exist.
         Some(node) if node.machine_key == peer.machine_key => node.clone(),
-        _ => return text(StatusCode::NOT_FOUND, "node not found"),
+        _ => return no(StatusCode::NOT_FOUND, &codes::NOT_FOUND, "node not found"),
     };
     peer.seat.proved();
     match request.kind() {
@@ -55,7 +57,7 @@ async fn update(control: &Arc<Control>, node: &Node, request: &MapRequest) -> An
     let Some(report) = reports::news(node, request) else { return empty(StatusCode::OK) };
     match control.reports.submit(report).await {
         Ok(()) => empty(StatusCode::OK),
-        Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+        Err(error) => no(StatusCode::SERVICE_UNAVAILABLE, &codes::NO_QUORUM, error.to_string()),
     }
 }
 
@@ -96,15 +98,15 @@ async fn once(control: &Arc<Control>, node: &Node, request: &MapRequest) -> Answ
     if let Some(report) = reports::news(node, request)
         && let Err(error) = control.reports.submit(report).await
     {
-        return text(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+        return no(StatusCode::SERVICE_UNAVAILABLE, &codes::NO_QUORUM, error.to_string());
     }
     let revision = control.cluster.latest().revision();
     let atlas = crate::atlas::reached(&mut control.atlas.clone(), revision).await;
     let map = atlas.and_then(|atlas| netmap::full(&atlas, node.id, &control.moment()));
     match map.map(|map| coding(request).frame(&map)) {
         Some(Ok(frame)) => with_type(StatusCode::OK, "application/json", frame),
-        Some(Err(_)) => text(StatusCode::INTERNAL_SERVER_ERROR, "the map could not be written"),
-        None => text(StatusCode::NOT_FOUND, "node not found"),
+        Some(Err(_)) => no(StatusCode::INTERNAL_SERVER_ERROR, &codes::INTERNAL, "the map could not be written"),
+        None => no(StatusCode::NOT_FOUND, &codes::NOT_FOUND, "node not found"),
     }
 }
 
@@ -113,5 +115,5 @@ fn coding(request: &MapRequest) -> Coding {
 }
 
 fn leaving() -> Answer {
-    text(StatusCode::SERVICE_UNAVAILABLE, "this member is leaving; another one will answer")
+    no(StatusCode::SERVICE_UNAVAILABLE, &codes::STOPPED, "this member is leaving; another one will answer")
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use admin::secret_text;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use state_machine::{Command, LoginId, LoginResult, Node, NodeId, Outcome, Refusal, Registration, State, Timestamp};
+use state_machine::{
+    Command, LoginId, LoginResult, Node, NodeId, Outcome, Refusal, Registration, State, Timestamp, codes,
+};
 use tailcfg::{Login, MachineKey, RegisterRequest, RegisterResponse, Time, User, from_client_json};
 
 use super::{
     CAPABILITY_VERSION_MIN, Control, Peer,
-    body::{Answer, json, text},
+    body::{Answer, json, no},
     reports::hostinfo_from_wire,
     too_old,
 };
@@ -50,7 +52,9 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
     };
     let request: RegisterRequest = match from_client_json(&body) {
         Ok(request) => request,
-        Err(error) => return text(StatusCode::BAD_REQUEST, format!("malformed registration: {error}")),
+        Err(error) => {
+            return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, format!("malformed registration: {error}"));
+        }
     };
     // Go sets the field after it has signed; what the handshake said counts where it is missing.
     let version = if request.version == 0 { peer.version } else { request.version };
@@ -58,7 +62,7 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         return too_old(version);
     }
     if request.node_key.is_zero() {
-        return text(StatusCode::BAD_REQUEST, "a registration needs a NodeKey");
+        return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "a registration needs a NodeKey");
     }
     let decide =
         |state: &State| plan(state, control.now(), peer.machine_key, &request, followed_login(&request.followup));
@@ -74,7 +78,9 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
             registered(&state, node)
         }
         Plan::Expired => json(&key_expired()),
-        Plan::Stranger => text(StatusCode::UNAUTHORIZED, "node exists with a different machine key"),
+        Plan::Stranger => {
+            no(StatusCode::UNAUTHORIZED, &codes::WRONG_MACHINE, "node exists with a different machine key")
+        }
         Plan::BadKey => refused(&Refusal::KeyUnknown),
         Plan::Propose(Command::RegisterWithKey { prefix, secret_sha256, .. }) => {
             learn(control, &state, &prefix, &request).await;
@@ -201,7 +207,11 @@ async fn propose(control: &Arc<Control>, command: Command) -> Answer {
         Ok(applied) => applied,
         Err(error) => {
             tracing::warn!(%error, "a registration was not taken");
-            return text(StatusCode::SERVICE_UNAVAILABLE, "the cluster cannot take registrations now; try again");
+            return no(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &codes::NO_QUORUM,
+                "the cluster cannot take registrations now; try again",
+            );
         }
     };
     let state = control.cluster.latest();
@@ -238,10 +248,10 @@ async fn wait(control: &Arc<Control>, peer: &Peer, request: &RegisterRequest, ve
         }
         tokio::select! { biased;
             () = peer.leaving.cancelled() => {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "this member is leaving; another one will answer");
+                return no(StatusCode::SERVICE_UNAVAILABLE, &codes::STOPPED, "this member is leaving; another one will answer");
             }
             moved = states.changed() => if moved.is_err() {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "this member has stopped");
+                return no(StatusCode::SERVICE_UNAVAILABLE, &codes::STOPPED, "this member has stopped");
             },
             // The same URL again: the client backs off and follows up once more.
             () = patience.as_mut() => return json(&open_url(&state, &login)),
@@ -274,7 +284,7 @@ fn progress(state: &State, now: Timestamp, machine_key: MachineKey, login: &Logi
 
 fn registered(state: &State, node: NodeId) -> Answer {
     let Some(node) = state.node(node) else {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "the node was deleted meanwhile; try again");
+        return no(StatusCode::SERVICE_UNAVAILABLE, &codes::NOT_FOUND, "the node was deleted meanwhile; try again");
     };
     let owner = netmap::profile(state, node);
     json(&RegisterResponse {
@@ -303,7 +313,7 @@ fn open_url(state: &State, login: &LoginId) -> RegisterResponse {
 
 /// Clients show the error of a 200; anything else they only log.
 fn refused(refusal: &Refusal) -> Answer {
-    json(&RegisterResponse { error: refusal.to_string(), ..RegisterResponse::default() })
+    json(&RegisterResponse { error: format!("{refusal} [{}]", refusal.code()), ..RegisterResponse::default() })
 }
 
 fn timestamp(time: Time) -> Timestamp {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
+use state_machine::codes;
 use tailcfg::{HealthChangeRequest, from_client_json};
 
 use super::{
     Control, Peer,
-    body::{Answer, empty, json as json_answer, text},
+    body::{Answer, empty, json as json_answer, no},
 };
 
 /// Answers what is neither a registration nor a map request.
@@ -38,12 +39,12 @@ pub async fn answer(
                 Err(answer) => return answer,
             };
             let Ok(told) = from_client_json::<HealthChangeRequest>(&body) else {
-                return text(StatusCode::BAD_REQUEST, "malformed health report");
+                return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "malformed health report");
             };
             let state = control.state_with(|state| state.node_by_key(&told.node_key).is_some()).await;
             match state.node_by_key(&told.node_key) {
                 Some(node) if node.machine_key == peer.machine_key => empty(StatusCode::NO_CONTENT),
-                _ => text(StatusCode::NOT_FOUND, "node not found"),
+                _ => no(StatusCode::NOT_FOUND, &codes::NOT_FOUND, "node not found"),
             }
         }
         (
@@ -54,10 +55,10 @@ pub async fn answer(
             | "/machine/audit-log"
             | "/machine/set-device-attr"
             | "/machine/c2n",
-        ) => text(StatusCode::NOT_IMPLEMENTED, "not implemented by this server"),
+        ) => no(StatusCode::NOT_IMPLEMENTED, &codes::NOT_SERVED, "not implemented by this server"),
         (_, path) if path.starts_with("/machine/tka/") || path.starts_with("/machine/webclient/") => {
-            text(StatusCode::NOT_IMPLEMENTED, "not implemented by this server")
+            no(StatusCode::NOT_IMPLEMENTED, &codes::NOT_SERVED, "not implemented by this server")
         }
-        _ => text(StatusCode::NOT_FOUND, "no such path"),
+        _ => no(StatusCode::NOT_FOUND, &codes::NOT_SERVED, "no such path"),
     }
 }

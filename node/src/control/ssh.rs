@@ -9,12 +9,12 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use netmap::Atlas;
 use policy::{CheckPeriod, SshRule};
-use state_machine::{Command, Node, NodeId, Outcome, SshCheck, SshCheckResult, State, Timestamp};
+use state_machine::{Command, Node, NodeId, Outcome, SshCheck, SshCheckResult, State, Timestamp, codes};
 use tailcfg::SshAction;
 
 use super::{
     Control, Peer,
-    body::{Answer, json, text},
+    body::{Answer, json, no},
 };
 use crate::{atlas, keys};
 
@@ -39,13 +39,13 @@ struct Asked {
 /// Answers, perhaps after a while; an error makes the node ask again in ten seconds.
 pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incoming>) -> Answer {
     let Some(asked) = read(request.uri().path(), request.uri().query().unwrap_or_default()) else {
-        return text(StatusCode::BAD_REQUEST, "not a question about a connection");
+        return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "not a question about a connection");
     };
     let known = |state: &State| state.node(asked.target).is_some_and(|node| node.machine_key == peer.machine_key);
     let state = control.state_with(known).await;
     // Only the node that is connected to may ask: others would learn what was approved.
     if !known(&state) {
-        return text(StatusCode::NOT_FOUND, "no such connection");
+        return no(StatusCode::NOT_FOUND, &codes::NOT_FOUND, "no such connection");
     }
     peer.seat.proved();
     let mut atlases = control.atlas.clone();
@@ -65,10 +65,10 @@ pub async fn answer(control: &Arc<Control>, peer: Peer, request: Request<Incomin
         }
         tokio::select! { biased;
             () = peer.leaving.cancelled() => {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "this member is leaving; another one will answer");
+                return no(StatusCode::SERVICE_UNAVAILABLE, &codes::STOPPED, "this member is leaving; another one will answer");
             }
             moved = atlases.changed() => if moved.is_err() {
-                return text(StatusCode::SERVICE_UNAVAILABLE, "this member has stopped");
+                return no(StatusCode::SERVICE_UNAVAILABLE, &codes::STOPPED, "this member has stopped");
             },
             // The same question again: the node asks once more.
             () = patience.as_mut() => {
@@ -160,13 +160,17 @@ async fn begin(control: &Arc<Control>, state: &State, asked: &Asked) -> Answer {
             Ok(Outcome::SshCheck(id)) => id,
             Ok(other) => {
                 tracing::error!(?other, "an SSH check was answered beside the point");
-                return text(StatusCode::INTERNAL_SERVER_ERROR, "no check could be begun");
+                return no(StatusCode::INTERNAL_SERVER_ERROR, &codes::INTERNAL, "no check could be begun");
             }
-            Err(refusal) => return json(&reject(&format!("# {refusal}\r\n"))),
+            Err(refusal) => return json(&reject(&format!("# {refusal} [{}]\r\n", refusal.code()))),
         },
         Err(error) => {
             tracing::debug!(%error, "an SSH check was not begun");
-            return text(StatusCode::SERVICE_UNAVAILABLE, "the cluster takes no changes at the moment");
+            return no(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &codes::NO_QUORUM,
+                "the cluster takes no changes at the moment",
+            );
         }
     };
     let url = format!("{}/auth/{id}", state.settings().server_url);

@@ -6,13 +6,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use state_machine::codes;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 use world::BoxStream;
 
 use super::{
     Control, Peer,
-    body::{Answer, Body, text},
+    body::{Answer, Body, no},
     noise::{self, HandshakeError, NoiseError, NoiseStream, handshake::INITIATION_BYTES},
 };
 use crate::listen::Seat;
@@ -41,13 +42,13 @@ enum Refused {
 /// Answers the upgrade and serves what comes inside, in a task of its own that keeps the connection's seat.
 pub fn upgrade(control: &Arc<Control>, mut request: Request<Incoming>, seat: Arc<Seat>) -> Answer {
     if control.drain.is_cancelled() {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "this member is leaving; another one will answer");
+        return no(StatusCode::SERVICE_UNAVAILABLE, &codes::STOPPED, "this member is leaving; another one will answer");
     }
     let initiation = match initiation(request.method(), request.headers()) {
         Ok(initiation) => initiation,
         Err(refused) => {
             control.metrics.handshakes.with_label_values(&["refused"]).inc();
-            return text(StatusCode::BAD_REQUEST, refused.to_string());
+            return no(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, refused.to_string());
         }
     };
     let upgraded = hyper::upgrade::on(&mut request);

@@ -16,6 +16,7 @@ use rustls::{
 };
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use sha2::{Digest, Sha256};
+use state_machine::codes;
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
@@ -24,7 +25,7 @@ use world::{BoxStream, Listener};
 use super::{Closing, accept, http};
 use crate::{
     acme,
-    control::body::{Answer, text},
+    control::body::{Answer, no, text},
     options::Limits,
 };
 
@@ -116,11 +117,11 @@ fn answer<B>(cluster: &Cluster, request: &Request<B>) -> Answer {
                 tracing::info!(name, "an authority was answered over HTTP");
                 text(StatusCode::OK, challenge.authorization.clone())
             }
-            None => text(StatusCode::NOT_FOUND, "no such challenge\n"),
+            None => no(StatusCode::NOT_FOUND, &codes::NOT_FOUND, "no such challenge"),
         };
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return text(StatusCode::BAD_REQUEST, "use HTTPS\n");
+        return no(StatusCode::BAD_REQUEST, &codes::NOT_SERVED, "use HTTPS");
     }
     elsewhere(&state.settings().server_url, request.uri())
 }
@@ -136,7 +137,7 @@ fn elsewhere(server_url: &str, asked: &Uri) -> Answer {
             answer.headers_mut().insert(header::LOCATION, place);
             answer
         }
-        _ => text(StatusCode::NOT_FOUND, "only authorities are answered here\n"),
+        _ => no(StatusCode::NOT_FOUND, &codes::NOT_SERVED, "only authorities are answered here"),
     }
 }
 

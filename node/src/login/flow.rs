@@ -139,7 +139,7 @@ pub fn router(desk: Arc<Desk>) -> Router {
 async fn register(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, request: Request) -> Response {
     let (language, from) = (Language::of(request.headers()), address(&request));
     if !is_id(&id) {
-        return plain(StatusCode::BAD_REQUEST, "not a login id");
+        return plain(StatusCode::BAD_REQUEST, &codes::SIGN_IN_OVER, "not a login id");
     }
     let login = LoginId(id.clone());
     let state = desk.state_with(|state| state.login(&login).is_some()).await;
@@ -162,7 +162,7 @@ async fn register(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, reque
 async fn check(Shared(desk): Shared<Arc<Desk>>, Path(id): Path<String>, request: Request) -> Response {
     let (language, from) = (Language::of(request.headers()), address(&request));
     if !is_id(&id) {
-        return plain(StatusCode::BAD_REQUEST, "not the id of a connection");
+        return plain(StatusCode::BAD_REQUEST, &codes::NOT_A_CHECK_ID, "not the id of a connection");
     }
     let state = desk.state_with(|state| state.ssh_check(&id).is_some()).await;
     let done = |heading| pages::page(StatusCode::OK, language, heading, "");
@@ -396,7 +396,7 @@ async fn confirm(Shared(desk): Shared<Arc<Desk>>, Path(subject): Path<String>, r
     let language = Language::of(request.headers());
     let said = |code: &'static Code, status: StatusCode, detail: &str| pages::trouble(status, language, code, detail);
     if !is_id(&subject) {
-        return plain(StatusCode::BAD_REQUEST, "not a login id");
+        return plain(StatusCode::BAD_REQUEST, &codes::SIGN_IN_OVER, "not a login id");
     }
     let from = address(&request);
     let Some(word) = cookie(request.headers(), CONFIRM_COOKIE).filter(|word| is_text(word)) else {
@@ -408,7 +408,7 @@ async fn confirm(Shared(desk): Shared<Arc<Desk>>, Path(subject): Path<String>, r
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
             return said(&codes::TOO_LARGE, StatusCode::PAYLOAD_TOO_LARGE, "");
         }
-        _ => return plain(StatusCode::BAD_REQUEST, "the form broke off"),
+        _ => return plain(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "the form broke off"),
     };
     let field = |name: &str| {
         url::form_urlencoded::parse(&form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
@@ -416,7 +416,7 @@ async fn confirm(Shared(desk): Shared<Arc<Desk>>, Path(subject): Path<String>, r
     let accept = match field("answer").as_deref() {
         Some("yes") => true,
         Some("no") => false,
-        _ => return plain(StatusCode::BAD_REQUEST, "the form says neither yes nor no"),
+        _ => return plain(StatusCode::BAD_REQUEST, &codes::CLIENT_UNREADABLE, "the form says neither yes nor no"),
     };
     let id = field("sign_in").unwrap_or_default();
     let proved = |state: &State| state.sign_in(&id).is_some_and(|row| row.progress != SignInProgress::Away);
@@ -507,8 +507,8 @@ fn address(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip())
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response {
-    let mut answer = Response::new(Body::from(text));
+fn plain(status: StatusCode, code: &'static Code, text: &'static str) -> Response {
+    let mut answer = Response::new(Body::from(format!("{text} [{code}]")));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     answer

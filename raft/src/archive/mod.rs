@@ -51,6 +51,8 @@ pub enum ArchiveError {
     /// Nothing that could be used for what was asked.
     #[error("{0}")]
     Unusable(String),
+    #[error("{0} is no sealing key; it is the file sealing.key of a member's folder")]
+    NoKey(String),
     #[error(transparent)]
     Start(#[from] crate::StartError),
 }
@@ -61,7 +63,8 @@ impl ArchiveError {
         match self {
             ArchiveError::Damaged { .. } => &codes::BACKUP_DAMAGED,
             ArchiveError::Disk { .. } => &codes::START_PLACE,
-            ArchiveError::Unusable(_) => &codes::NOT_DONE,
+            ArchiveError::Unusable(_) => &codes::BACKUP_UNFIT,
+            ArchiveError::NoKey(_) => &codes::RECOVERY_KEY_FILE,
             ArchiveError::Start(error) => error.code(),
         }
     }
@@ -71,7 +74,7 @@ impl ArchiveError {
         match self {
             ArchiveError::Damaged { .. } => 41,
             ArchiveError::Disk { .. } => 16,
-            ArchiveError::Unusable(_) => 1,
+            ArchiveError::Unusable(_) | ArchiveError::NoKey(_) => 1,
             ArchiveError::Start(error) => error.exit_code(),
         }
     }

@@ -131,8 +131,5 @@ pub async fn recover(left: LeftOver, world: &World) -> Result<(Settled, PathBuf)
 /// The sealing key a folder has, or a file that holds one.
 pub fn sealing_key_of(path: &Path, world: &World) -> Result<SealingKey, ArchiveError> {
     let bytes = world.disk.read(path).map_err(|error| StartError::disk(path, error))?;
-    bytes
-        .as_deref()
-        .and_then(SealingKey::from_bytes)
-        .ok_or_else(|| ArchiveError::Unusable(format!("{} is no sealing key", path.display())))
+    bytes.as_deref().and_then(SealingKey::from_bytes).ok_or_else(|| ArchiveError::NoKey(path.display().to_string()))
 }

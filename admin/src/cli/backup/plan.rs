@@ -7,7 +7,7 @@ use raft::{
     archive::{Begin, LeftOver},
 };
 use serde_json::{Value, json};
-use state_machine::Timestamp;
+use state_machine::{Timestamp, codes};
 
 use super::{failed, shelves};
 use crate::cli::{
@@ -114,10 +114,13 @@ pub async fn plan(folders: &[PathBuf], backup: Option<&str>, output: &Output, wo
     }
     let found: Vec<&LeftOver> = found.iter().collect();
     let Some(best) = best(&found) else {
-        return Err(Problem::new("none of the folders can be used; restore a backup: hsraft snapshot restore"));
+        return Err(Problem::of(
+            &codes::RECOVER_FOLDERS,
+            "none of the folders can be used; restore a backup: hsraft snapshot restore",
+        ));
     };
     if found.iter().any(|left| left.cluster_id != best.cluster_id) {
-        return Err(Problem::new("the folders are of different clusters"));
+        return Err(Problem::of(&codes::RECOVER_FOLDERS, "the folders are of different clusters"));
     }
     let archived = match backup {
         Some(target) => look_at_backups(target, &best.cluster_id, output, world).await?,

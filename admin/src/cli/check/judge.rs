@@ -385,7 +385,7 @@ mod tests {
         let summary = Summary { backup_at: Some(Timestamp(now.0 - 8_000)), ..Summary::default() };
         let kept = Ok(Status { summary, ..Status::default() });
         assert_eq!(verdicts(&backup(false, &kept, now)), [Verdict::Ok]);
-        let nobody = Err(Problem::unreachable("no socket"));
+        let nobody = Err(Problem::of(&state_machine::codes::CALL_UNREACHABLE, "no socket"));
         assert_eq!(verdicts(&clock(&nobody)), [Verdict::Skipped]);
         assert!(page(&clock(&nobody)).contains("next: start the member"));
     }

@@ -10,6 +10,8 @@ use std::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use state_machine::codes;
+
 use super::{
     canary,
     catalogue::{Act, Drill},
@@ -69,7 +71,7 @@ pub async fn run(id: &str, drill: &Drill, base_port: u16, output: &Output) -> Re
     let mut measured = Measured::default();
     let went = tokio::select! { biased;
         went = ruin.all(drill.act, &mut values, &mut measured) => went,
-        _ = tokio::signal::ctrl_c() => Err(Problem::new("the operator stopped it")),
+        _ = tokio::signal::ctrl_c() => Err(Problem::of(&codes::DRILL_STOPPED, "the operator stopped it")),
     };
     if let Err(problem) = went {
         ruin.note("aborted", problem.to_string());
@@ -128,7 +130,8 @@ impl Ruin<'_> {
         for index in (0..MEMBERS).filter(|index| act == Act::LoseEverything || *index != survivor) {
             let place = self.place(index);
             process::ended(&place, Duration::from_secs(5)).await;
-            files::remove_all(&place.data).map_err(|error| Problem::new(format!("{}: {error}", place.name)))?;
+            files::remove_all(&place.data)
+                .map_err(|error| Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", place.name)))?;
         }
         let survivor = self.place(survivor);
         process::ended(&survivor, Duration::from_secs(5)).await;
@@ -204,7 +207,9 @@ impl Ruin<'_> {
         for place in (0..MEMBERS).map(|index| self.place(index)) {
             let text = format!("{}  backup_dir: {:?}\n", self.layout.config(&place), self.scratch.path("backups"));
             let written = files::create_dir_all(&place.folder).and_then(|()| files::write(&place.config, &text));
-            written.map_err(|error| Problem::new(format!("{}: {error}", place.config.display())))?;
+            written.map_err(|error| {
+                Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", place.config.display()))
+            })?;
         }
         Ok(())
     }
@@ -213,9 +218,9 @@ impl Ruin<'_> {
     async fn recovery_key(&self) -> Result<(), Problem> {
         let door = lab::client(&self.place(0));
         let reply: Value = door.post("/api/v1/cluster/recovery-key", json!({})).await?;
-        let key = reply["key"].as_str().ok_or_else(|| Problem::new("no recovery key was made"))?;
+        let key = reply["key"].as_str().ok_or_else(|| Problem::of(&codes::DRILL_HALTED, "no recovery key was made"))?;
         files::write(&self.scratch.0.join("recovery.key"), key)
-            .map_err(|error| Problem::new(format!("the recovery key: {error}")))
+            .map_err(|error| Problem::of(&codes::DRILL_HALTED, format!("the recovery key: {error}")))
     }
 
     async fn serves(&self, door: &Client) -> Result<(), Problem> {
@@ -226,7 +231,10 @@ impl Ruin<'_> {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err(Problem::new(format!("{} does not serve after {} s", door.place(), PATIENCE.as_secs())))
+        Err(Problem::of(
+            &codes::DRILL_HALTED,
+            format!("{} does not serve after {} s", door.place(), PATIENCE.as_secs()),
+        ))
     }
 
     /// A backup that has what was written so far.
@@ -240,7 +248,7 @@ impl Ruin<'_> {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        Err(Problem::new("no backup was written"))
+        Err(Problem::of(&codes::DRILL_HALTED, "no backup was written"))
     }
 
     /// Makes the survivor a new cluster of one.
@@ -248,7 +256,9 @@ impl Ruin<'_> {
         let folder = word(&survivor.data);
         let (plan, planning) = say(&["recover", "plan", "--survivor", &folder, "-o", "json"], &[]).await?;
         let plan: Value = serde_json::from_str(&plan).unwrap_or_default();
-        let last = plan[0]["last_log"].as_u64().ok_or_else(|| Problem::new(format!("recover plan said {plan}")))?;
+        let last = plan[0]["last_log"]
+            .as_u64()
+            .ok_or_else(|| Problem::of(&codes::DRILL_HALTED, format!("recover plan said {plan}")))?;
         self.note("plan", format!("recover plan names log index {last} of {}", survivor.name));
         let last = last.to_string();
         let words = [
@@ -292,9 +302,11 @@ impl Ruin<'_> {
 
 /// What clients know the cluster by.
 async fn noise_key(place: &Place) -> Result<String, Problem> {
-    let url = url::Url::parse(&place.url).map_err(|error| Problem::new(format!("{}: {error}", place.url)))?;
+    let url = url::Url::parse(&place.url)
+        .map_err(|error| Problem::of(&codes::DRILL_HALTED, format!("{}: {error}", place.url)))?;
     let remote = Remote { url, api_key: String::new(), trust: Trust::System };
     let key: Value = Client::new(Target::Remote(remote), Duration::from_secs(5)).get("/key?v=133").await?;
     let text = key["publicKey"].as_str();
-    text.map(str::to_owned).ok_or_else(|| Problem::new(format!("{} names no Noise key: {key}", place.url)))
+    text.map(str::to_owned)
+        .ok_or_else(|| Problem::of(&codes::DRILL_HALTED, format!("{} names no Noise key: {key}", place.url)))
 }

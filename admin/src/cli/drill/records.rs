@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use state_machine::codes;
+
 use super::{
     html,
     ops::Op,
@@ -22,7 +24,8 @@ impl Records {
 
     /// Every record, oldest first: ids begin with the time.
     pub fn all(&self) -> Result<Vec<Report>, Problem> {
-        let names = files::list(&self.0).map_err(|error| Problem::new(format!("{}: {error}", self.0.display())))?;
+        let names = files::list(&self.0)
+            .map_err(|error| Problem::of(&codes::FILE_UNREADABLE, format!("{}: {error}", self.0.display())))?;
         let mut reports = Vec::new();
         for name in names {
             if let Some(text) = files::read(&report_file(&self.folder(&name), &name)).ok().flatten() {
@@ -34,15 +37,18 @@ impl Records {
 
     /// By id; without one, the last.
     pub fn find(&self, id: Option<&str>) -> Result<Report, Problem> {
-        let none =
-            || Problem::new(format!("there is no record in {}; run one: hsraft drill run NAME", self.0.display()));
+        let none = || {
+            let text = format!("there is no record in {}; run one: hsraft drill run NAME", self.0.display());
+            Problem::of(&codes::DRILL_RECORD_NONE, text)
+        };
         let Some(id) = id else { return self.all()?.pop().ok_or_else(none) };
         // An id becomes part of a path.
         if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(Problem::usage(format!("{id:?} is no drill's id")));
+            return Err(Problem::of(&codes::DRILL_RECORD_NONE, format!("{id:?} is no drill's id")));
         }
         let file = report_file(&self.folder(id), id);
-        let text = files::read(&file).map_err(|error| Problem::new(format!("{}: {error}", file.display())))?;
+        let text = files::read(&file)
+            .map_err(|error| Problem::of(&codes::FILE_UNREADABLE, format!("{}: {error}", file.display())))?;
         parse(&text.ok_or_else(none)?, id)
     }
 
@@ -54,7 +60,8 @@ impl Records {
     /// Writes what canaries did, and names it in the report.
     pub fn keep_history(&self, report: &mut Report, ops: &[Op]) -> Result<(), Problem> {
         let folder = self.folder(&report.id);
-        let failed = |error: std::io::Error| Problem::new(format!("{}: {error}", folder.display()));
+        let failed =
+            |error: std::io::Error| Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", folder.display()));
         files::create_dir_all(&folder).map_err(failed)?;
         let mut text = String::new();
         for op in ops {
@@ -70,7 +77,8 @@ impl Records {
     /// Writes the report in all its forms; where the page is.
     pub fn keep(&self, report: &Report) -> Result<PathBuf, Problem> {
         let folder = self.folder(&report.id);
-        let failed = |error: std::io::Error| Problem::new(format!("{}: {error}", folder.display()));
+        let failed =
+            |error: std::io::Error| Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", folder.display()));
         files::create_dir_all(&folder).map_err(failed)?;
         let json = serde_json::to_string_pretty(report).expect("plain values become JSON") + "\n";
         files::write(&report_file(&folder, &report.id), &json).map_err(failed)?;
@@ -91,11 +99,11 @@ fn parse(text: &str, id: &str) -> Result<Report, Problem> {
         .ok()
         .and_then(|value| value["schema"].as_str().map(str::to_owned));
     match schema.as_deref() {
-        Some(report::SCHEMA) => {
-            serde_json::from_str(text).map_err(|error| Problem::new(format!("the record {id} is damaged: {error}")))
-        }
+        Some(report::SCHEMA) => serde_json::from_str(text)
+            .map_err(|error| Problem::of(&codes::DRILL_RECORD_DAMAGED, format!("the record {id} is damaged: {error}"))),
         other => {
-            Err(Problem::new(format!("the record {id} has the form {other:?}; this program knows {}", report::SCHEMA)))
+            let text = format!("the record {id} has the form {other:?}; this program knows {}", report::SCHEMA);
+            Err(Problem::of(&codes::DRILL_RECORD_DAMAGED, text))
         }
     }
 }

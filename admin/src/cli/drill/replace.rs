@@ -5,6 +5,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use state_machine::codes;
+
 use super::run::{Abort, Run};
 use crate::{
     cli::problem::Problem,
@@ -26,7 +28,8 @@ pub async fn replace(run: &mut Run<'_>, target: usize, repeat: u32) -> Result<()
     if !process::ended(&place, Duration::from_secs(5)).await {
         return Err(Abort(format!("{name} was killed and still runs")));
     }
-    files::remove_all(&place.data).map_err(|error| Problem::new(format!("{}: {error}", place.data.display())))?;
+    files::remove_all(&place.data)
+        .map_err(|error| Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", place.data.display())))?;
     run.rest(SILENT, Some(target)).await?;
 
     let token: NewToken =

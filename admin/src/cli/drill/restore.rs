@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
+use state_machine::codes;
+
 use super::{
     ops::Kind,
     run::{Abort, Run},
@@ -40,14 +42,17 @@ pub async fn restore(run: &mut Run<'_>, repeat: u32) -> Result<(), Abort> {
     };
     run.watch.note("injected", format!("#{repeat} a backup is made and restored into a scratch folder"));
     let saved: Saved = run.stage.desk.get("/api/v1/cluster/backup").await?;
-    let bytes = BASE64_STANDARD.decode(&saved.data).map_err(|error| Problem::new(format!("the backup: {error}")))?;
-    let full = raft::archive::read_full(&bytes.clone().into()).map_err(Problem::new)?;
+    let bytes = BASE64_STANDARD
+        .decode(&saved.data)
+        .map_err(|error| Problem::of(&codes::ANSWER_UNREADABLE, format!("the backup: {error}")))?;
+    let full =
+        raft::archive::read_full(&bytes.clone().into()).map_err(|why| Problem::of(&codes::BACKUP_DAMAGED, why))?;
     let has: BTreeSet<&str> = full.state.users().values().map(|user| user.name.as_str()).collect();
     let missing = acknowledged.iter().filter(|name| !has.contains(name.as_str())).count() as u64;
 
     let backup = scratch.path("now.hsfull");
     files::write_bytes(std::path::Path::new(&backup), &bytes)
-        .map_err(|error| Problem::new(format!("{backup}: {error}")))?;
+        .map_err(|error| Problem::of(&codes::FILE_UNWRITABLE, format!("{backup}: {error}")))?;
     let folder = scratch.path("data");
     let words = ["snapshot", "restore", &backup, "--data-dir", &folder, "--name", "drill", flag, &file];
     say(&words, &[]).await?;

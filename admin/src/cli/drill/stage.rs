@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
+use state_machine::codes;
+
 use crate::{
     cli::{Global, desk::Desk, problem::Problem},
     client::{Client, Remote, Target, Trust, escape},
@@ -71,10 +73,11 @@ impl Stage {
         let unreachable: Vec<&str> =
             members.members.iter().filter(|one| one.client_url.is_empty()).map(|one| one.name.as_str()).collect();
         if !unreachable.is_empty() {
-            return Err(Problem::new(format!(
+            let text = format!(
                 "{} has no cluster.client_url: a drill must reach every member by itself; set it and restart",
                 unreachable.join(", ")
-            )));
+            );
+            return Err(Problem::of(&codes::DRILL_SETUP, text));
         }
         let wish = json!({ "expiration": files::now().after(KEY_LIFE).to_string(), "role": "admin" });
         let key = desk.client.post::<OneApiKey>("/api/v1/apikey", wish).await?.api_key;
@@ -224,7 +227,8 @@ const LAG: u64 = 100;
 
 fn seat(member: &Member, key: &str, trust: &Trust) -> Result<Seat, Problem> {
     let url = url::Url::parse(&member.client_url).map_err(|error| {
-        Problem::new(format!("cluster.client_url of {} is no URL: {:?} ({error})", member.name, member.client_url))
+        let text = format!("cluster.client_url of {} is no URL: {:?} ({error})", member.name, member.client_url);
+        Problem::of(&codes::DRILL_SETUP, text)
     })?;
     let remote = Remote { url: url.clone(), api_key: key.into(), trust: trust.clone() };
     Ok(Seat {

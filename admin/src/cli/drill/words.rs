@@ -7,13 +7,15 @@ use std::{
 
 use tokio::{process::Command, time::Instant};
 
+use state_machine::codes;
+
 use super::stage::Stage;
 use crate::{cli::problem::Problem, files};
 
 /// Says `hsraft WORDS`; what it printed and how long it took. `secrets` are variables.
 pub async fn say(words: &[&str], secrets: &[(&str, &str)]) -> Result<(String, std::time::Duration), Problem> {
-    let program =
-        std::env::current_exe().map_err(|error| Problem::new(format!("cannot find this program: {error}")))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Problem::of(&codes::DRILL_HALTED, format!("cannot find this program: {error}")))?;
     let begun = Instant::now();
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -23,11 +25,15 @@ pub async fn say(words: &[&str], secrets: &[(&str, &str)]) -> Result<(String, st
     }
     command.args(words).envs(secrets.iter().copied()).stdin(Stdio::null()).kill_on_drop(true);
     let done = command.output().await;
-    let done = done.map_err(|error| Problem::new(format!("hsraft {}: {error}", words.join(" "))))?;
+    let done =
+        done.map_err(|error| Problem::of(&codes::DRILL_HALTED, format!("hsraft {}: {error}", words.join(" "))))?;
     if !done.status.success() {
         let complaint = String::from_utf8_lossy(&done.stderr);
         let last = complaint.lines().last().unwrap_or_default();
-        return Err(Problem::new(format!("hsraft {} ended with {}: {last}", words.join(" "), done.status)));
+        return Err(Problem::of(
+            &codes::DRILL_HALTED,
+            format!("hsraft {} ended with {}: {last}", words.join(" "), done.status),
+        ));
     }
     Ok((String::from_utf8_lossy(&done.stdout).into_owned(), begun.elapsed()))
 }
@@ -39,8 +45,9 @@ impl Scratch {
     /// A new one, for this drill alone.
     pub fn new(drill: &str, what: &str) -> Result<Scratch, Problem> {
         let folder = std::env::temp_dir().join(format!("hsraft-drill-{drill}-{what}"));
-        files::create_dir_all(&folder)
-            .map_err(|error| Problem::new(format!("cannot make {}: {error}", folder.display())))?;
+        files::create_dir_all(&folder).map_err(|error| {
+            Problem::of(&codes::FILE_UNWRITABLE, format!("cannot make {}: {error}", folder.display()))
+        })?;
         Ok(Scratch(folder))
     }
 
