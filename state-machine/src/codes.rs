@@ -86,7 +86,7 @@ table! {
 
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
-    UNFIT 2003, "the wish does not fit the cluster as it is", "it would leave too few voters, names a member that cannot, …; the message says so", "hsraft members shows how the cluster is";
+    UNFIT 2003, "the wish does not fit the cluster as it is", "it would leave too few voters, or names a member that cannot do it", "hsraft members shows how the cluster is";
     STOPPED 2004, "this member is stopping or broken", "it drains, or its engine has ended", "ask another member; look at this one's log";
     NO_SPACE 2020, "the disk of the leading member is full", "its free space fell below the limit (cluster.disk_low_mib); its reserve was freed, reads go on, and no other voter with room could take the lead", "free or add the space that the message names below cluster.data_dir; changes are taken again by themselves within seconds";
     STATES_DIFFER 2021, "members came to different states", "a memory, a disk or a program is wrong, and no majority of the voters agrees on one state, so nobody can say whose", "hsraft verify --cluster shows who holds which; start the missing voters, or stop the one with a history of faults: runbook backup-and-disaster, section 'States differ'";

@@ -239,14 +239,35 @@ pub async fn leave(args: LeaveArgs, desk: &Desk) -> Result<(), Problem> {
         tokio::time::sleep(LEAVE_LOOKS).await;
     }
     if let Err(problem) = remove(&name, args.risk_quorum, desk).await {
-        set_draining(&name, false, desk).await?;
-        return Err(problem);
+        // Where the member is still there it was refused, and goes on as before.
+        match set_draining(&name, false, desk).await {
+            Ok(()) => return Err(problem),
+            // The process ends as soon as it hears that it was removed, sometimes before it has answered.
+            Err(_) if is_gone(desk).await => {}
+            Err(_) => return Err(problem),
+        }
     }
     desk.output.done(&format!(
         "{name} has left and its process ends (exit code 14); disable its service and delete its data folder"
     ))
 }
 
+/// Whether nobody is at the door any more, or somebody who says of itself that it was removed.
+async fn is_gone(desk: &Desk) -> bool {
+    let until = tokio::time::Instant::now() + GONE_WITHIN;
+    while tokio::time::Instant::now() < until {
+        match this_member(desk).await {
+            Err(problem) if [&codes::CALL_UNREACHABLE, &codes::NO_LONGER_MEMBER].contains(&problem.code()) => {
+                return true;
+            }
+            _ => tokio::time::sleep(LEAVE_LOOKS).await,
+        }
+    }
+    false
+}
+
+/// A removed process ends within this.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Between two looks at whether the clients are gone.
 const LEAVE_LOOKS: Duration = Duration::from_millis(500);
 

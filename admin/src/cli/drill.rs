@@ -11,6 +11,7 @@
 
 mod canary;
 mod catalogue;
+mod certificates;
 mod dead_record;
 mod html;
 mod judge;

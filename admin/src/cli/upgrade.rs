@@ -133,6 +133,9 @@ pub fn page(upgrade: &Upgrade) -> String {
     format!("{}feature level {}\n{next}\n", table.render(), upgrade.feature_level)
 }
 
+/// Clusters that were founded below this level have no data key until somebody makes one.
+const DATA_KEYS_FROM: u32 = 3;
+
 async fn finalize(now: bool, desk: &Desk) -> Result<i32, Problem> {
     let before = ask(desk).await?;
     if before.common_level.is_some() && !before.can_finalize {
@@ -158,5 +161,8 @@ async fn finalize(now: bool, desk: &Desk) -> Result<i32, Problem> {
     let after: Upgrade = desk.client.post("/api/v1/cluster/upgrade/finalize", json!({ "now": now })).await?;
     let told: Value = json!({ "featureLevel": after.feature_level });
     desk.output.show_ours(&told, || format!("The cluster is at feature level {}\n", after.feature_level))?;
+    if before.feature_level < DATA_KEYS_FROM {
+        desk.output.talk("Its secrets are not sealed under a data key yet; once, on any member: hsraft key rotate");
+    }
     Ok(exit::OK)
 }

@@ -77,7 +77,7 @@ pub struct Run<'a> {
     targets: Vec<String>,
     /// Microseconds in which writes were out.
     outages: u64,
-    names: Vec<String>,
+    pub names: Vec<String>,
     steady_p99: u64,
 }
 
@@ -242,6 +242,8 @@ impl Run<'_> {
             Act::FullDisk => self.full(leader, repeat).await,
             Act::DeadRecord => super::dead_record::race(self, repeat).await,
             Act::RestoreBackup => super::restore::restore(self, repeat).await,
+            Act::RenewCertificates => super::certificates::renew(self, repeat).await,
+            Act::RotateAuthority => super::certificates::rotate(self, repeat).await,
             Act::ReplaceMember => super::replace::replace(self, follower, repeat).await,
             Act::LoseQuorum | Act::LoseEverything => Err(Abort("this drill makes a laboratory of its own".into())),
         }
@@ -344,9 +346,9 @@ impl Run<'_> {
         let lasts = self.settings.hold + Duration::from_secs(10);
         self.stage.inject(leader, json!({ "kind": "full-disk", "forMs": lasts.as_millis() as u64 })).await?;
         let since = self.injected(leader, repeat, "its disk counts as full");
+        self.recovered(since, leader).await?;
         self.rest(self.settings.hold, Some(leader)).await?;
         let to = self.diary.now();
-        self.recovered(since, leader).await?;
         self.outcome(since, to, leader);
         let left = {
             let sight = self.watch.sight();
@@ -393,7 +395,7 @@ impl Run<'_> {
     }
 
     /// Figures of one fault, from what was done between two moments.
-    fn outcome(&mut self, since: u64, to: u64, target: usize) {
+    pub fn outcome(&mut self, since: u64, to: u64, target: usize) {
         let (gap, except) = (self.gap(), Some(target));
         let (back, stall, failed) = {
             let ops = self.diary.ops();
