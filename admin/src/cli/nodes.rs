@@ -172,13 +172,24 @@ fn in_future(text: &str) -> Result<Timestamp, String> {
     parse_moment(text)?.ok_or_else(|| "write RFC 3339, such as 2030-01-31T12:00:00Z".to_owned())
 }
 
+/// How many nodes are asked for at a time, so that the first are shown while others are still read.
+const NODES_A_PAGE: u32 = 500;
+
 /// Does it.
 pub async fn run(word: Nodes, desk: &Desk) -> Result<(), Problem> {
     match word {
         Nodes::List { user, tags: _ } => {
-            let filter = user.map(|user| format!("?user={}", escape(&user))).unwrap_or_default();
-            let reply: NodeList = desk.client.get(&format!("/api/v1/node{filter}")).await?;
-            desk.output.show(&reply.nodes, || table(&reply.nodes, desk.now).render())
+            let filter = user.map(|user| format!("&user={}", escape(&user))).unwrap_or_default();
+            let (mut pages, mut after) = (desk.output.pages(), 0);
+            loop {
+                let path = format!("/api/v1/node?limit={NODES_A_PAGE}&after={after}{filter}");
+                let reply: NodeList = desk.client.get(&path).await?;
+                pages.page(&reply.nodes, || table(&reply.nodes, desk.now))?;
+                match reply.next {
+                    Some(next) => after = next,
+                    None => return pages.end(),
+                }
+            }
         }
         Nodes::ListRoutes { identifier } => {
             let mut nodes = match identifier {

@@ -10,8 +10,9 @@ use serde::Serialize;
 use state_machine::codes;
 
 use super::{
-    dialect::{GoJson, GoYaml, Show, snake_keys},
+    dialect::{Doc, GoJson, GoYaml, Show, snake_keys},
     problem::Problem,
+    table::Table,
 };
 
 /// How results are written.
@@ -87,6 +88,11 @@ impl Output {
             (Format::Yaml, _) => self.machine(&GoYaml(&value.doc())),
             _ => self.machine(&GoJson(&value.doc())),
         }
+    }
+
+    /// A list that comes in pages and shall read as one.
+    pub fn pages(&self) -> Pages<'_> {
+        Pages { output: self, begun: false, widths: Vec::new() }
     }
 
     /// A value of our own words.
@@ -178,6 +184,49 @@ impl Output {
     }
 }
 
+/// A list of which each page is written as soon as it is there.
+pub struct Pages<'a> {
+    output: &'a Output,
+    /// Something of the list was written.
+    begun: bool,
+    widths: Vec<u16>,
+}
+
+impl Pages<'_> {
+    /// One page: `table` is asked only when people read.
+    pub fn page<T: Show + Serialize>(&mut self, values: &[T], table: impl FnOnce() -> Table) -> Result<(), Problem> {
+        let (output, doc) = (self.output, || Doc::List(values.iter().map(Show::doc).collect()));
+        let text = match (output.format, output.shape) {
+            (Format::Human, _) => return output.write(&table().page(&mut self.widths)),
+            _ if values.is_empty() => return Ok(()),
+            (format, Shape::Rest) => render(&values, format)?,
+            (Format::Yaml, _) => render(&GoYaml(&doc()), Format::Yaml)?,
+            (format, _) => render(&GoJson(&doc()), format)?,
+        };
+        let text = match output.format {
+            Format::Yaml => text,
+            // `[…]` without its end, and from the second page on with a comma for its beginning.
+            _ => {
+                let items = text.trim_end();
+                let items = items.strip_suffix(']').unwrap_or(items).trim_end();
+                if self.begun { format!(",{}", &items[1..]) } else { items.to_owned() }
+            }
+        };
+        self.begun = true;
+        output.write(&text)
+    }
+
+    /// The list is whole.
+    pub fn end(self) -> Result<(), Problem> {
+        self.output.write(match (self.output.format, self.begun) {
+            (Format::Human, _) | (Format::Yaml, true) => "",
+            (_, false) => "[]\n",
+            (Format::JsonLine, true) => "]\n",
+            (_, true) => "\n]\n",
+        })
+    }
+}
+
 fn render<T: Serialize>(value: &T, format: Format) -> Result<String, Problem> {
     match format {
         Format::Yaml => serde_yaml_ng::to_string(value).map_err(unwritable),
@@ -194,4 +243,32 @@ fn render<T: Serialize>(value: &T, format: Format) -> Result<String, Problem> {
 
 fn unwritable(error: impl std::fmt::Display) -> Problem {
     Problem::of(&codes::OUTPUT_BROKEN, format!("could not write the result: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::types::User;
+
+    #[test]
+    fn pages_read_as_one_list() {
+        let users: Vec<User> = (1..=5).map(|id| User { id, name: format!("[u{id}]"), ..User::default() }).collect();
+        for format in [Format::Json, Format::JsonLine, Format::Yaml] {
+            for shape in [Shape::Structs, Shape::Rest] {
+                for count in [0, 1, 5] {
+                    let (mut whole, expected) = Output::captured(format);
+                    whole.shape = shape;
+                    whole.show(&users[..count].to_vec(), String::new).unwrap();
+                    let (mut output, told) = Output::captured(format);
+                    output.shape = shape;
+                    let mut pages = output.pages();
+                    for page in users[..count].chunks(2) {
+                        pages.page(page, || Table::new(["ID"])).unwrap();
+                    }
+                    pages.end().unwrap();
+                    assert_eq!(*told.lock().unwrap(), *expected.lock().unwrap(), "{format:?} {shape:?} {count}");
+                }
+            }
+        }
+    }
 }

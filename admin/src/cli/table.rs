@@ -1,6 +1,6 @@
 //! Tables for people, in the look Headscale's users grep and awk: ` | ` between columns, one header row, no frame.
 
-use comfy_table::{CellAlignment, Table as Frame, TableComponent, presets};
+use comfy_table::{CellAlignment, ColumnConstraint, Table as Frame, TableComponent, Width, presets};
 use state_machine::Timestamp;
 
 /// Stands for a line break that is meant; host names cannot hold it.
@@ -34,12 +34,30 @@ impl Table {
 
     /// The text, with a line break at its end.
     pub fn render(&self) -> String {
+        self.page(&mut Vec::new())
+    }
+
+    /// The text of one page. `widths` are those of the pages before, without any: this is the first, and has the header.
+    pub fn page(&self, widths: &mut Vec<u16>) -> String {
         let mut frame = Frame::new();
         frame.load_preset(presets::NOTHING).set_style(TableComponent::VerticalLines, '|');
-        frame.set_header(&self.header);
+        if widths.is_empty() {
+            frame.set_header(&self.header);
+        } else if self.rows.is_empty() {
+            return String::new();
+        }
         frame.add_rows(&self.rows);
         for (index, column) in frame.column_iter_mut().enumerate() {
-            column.set_padding((u16::from(index > 0), 1)).set_cell_alignment(CellAlignment::Left);
+            let padding = (u16::from(index > 0), 1);
+            column.set_padding(padding).set_cell_alignment(CellAlignment::Left);
+            if let Some(width) = widths.get(index) {
+                column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width + padding.0 + padding.1)));
+            }
+        }
+        let wide = frame.column_max_content_widths();
+        widths.resize(wide.len(), 0);
+        for (width, wide) in widths.iter_mut().zip(wide) {
+            *width = wide.max(*width);
         }
         let lines: Vec<String> = frame.lines().map(|line| line.trim_end().to_owned()).collect();
         lines.join("\n") + "\n"
@@ -85,6 +103,21 @@ mod tests {
         table.row(["1".into(), lines(&["10.0.0.1".into(), "::1".into()])]);
         assert_eq!(table.render(), "ID | Addresses\n1  | 10.0.0.1\n   | ::1\n");
         assert_eq!(Table::new(["ID", "Name"]).render(), "ID | Name\n");
+    }
+
+    #[test]
+    fn pages_stand_below_each_other() {
+        let mut widths = Vec::new();
+        let page = |names: &[&str], widths: &mut Vec<u16>| {
+            let mut table = Table::new(["ID", "Name", "Email"]);
+            names.iter().for_each(|name| table.row(["1".into(), (*name).into(), "x".into()]));
+            table.page(widths)
+        };
+        assert_eq!(page(&["alice"], &mut widths), "ID | Name  | Email\n1  | alice | x\n");
+        assert_eq!(page(&["bo", "sybil"], &mut widths), "1  | bo    | x\n1  | sybil | x\n");
+        assert_eq!(page(&["charlie"], &mut widths), "1  | charlie | x\n");
+        assert_eq!(page(&["bo"], &mut widths), "1  | bo      | x\n");
+        assert_eq!(page(&[], &mut widths), "");
     }
 
     #[test]

@@ -192,8 +192,9 @@ impl HeadscaleService for Service {
 
     async fn list_nodes(&self, request: Request<proto::ListNodesRequest>) -> Answer<proto::ListNodesResponse> {
         let (_, said) = open(request)?;
-        let Reply(reply) = nodes::list(self.api(), Query::of([("user", &said.user)])).await?;
-        Ok(Response::new(proto::ListNodesResponse { nodes: reply.nodes.into_iter().map(Into::into).collect() }))
+        let Shared(api) = self.api();
+        let nodes = nodes::gathered(&api, &Query::of([("user", &said.user)])).await?;
+        Ok(Response::new(proto::ListNodesResponse { nodes: nodes.into_iter().map(Into::into).collect() }))
     }
 
     async fn backfill_node_i_ps(

@@ -60,12 +60,6 @@ async fn mark(request: Request, next: Next) -> Response {
     response
 }
 
-/// Reply around nodes, under the name they had.
-#[derive(Serialize)]
-pub(crate) struct Machines {
-    machines: Vec<Node>,
-}
-
 /// Reply around one node, under the name it had.
 #[derive(Serialize)]
 pub(crate) struct Machine {
@@ -78,9 +72,8 @@ fn renamed(Reply(reply): Reply<types::OneNode>) -> Reply<Machine> {
     Reply(Machine { machine: reply.node })
 }
 
-async fn machines(shared: Shared<Api>, query: Query) -> Result<Reply<Machines>, ApiError> {
-    let Reply(reply) = nodes::list(shared, query).await?;
-    Ok(Reply(Machines { machines: reply.nodes }))
+async fn machines(Shared(api): Shared<Api>, query: Query) -> Result<Response, ApiError> {
+    Ok(nodes::pages::asked(api.read(&query).await?, &query)?.written("machines"))
 }
 
 async fn machine(shared: Shared<Api>, id: Path<String>, query: Query) -> OneMachine {

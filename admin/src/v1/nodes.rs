@@ -1,10 +1,13 @@
 //! `/api/v1/node`: the machines of the tailnet.
 
+pub(crate) mod pages;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Extension, Json as Reply,
     extract::{Path, State as Shared},
+    response::Response,
 };
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -12,7 +15,7 @@ use state_machine::{Command, NodeId, State, Timestamp};
 
 use super::{
     pre_auth_keys,
-    types::{self, Changes, Node, Nodes, OneNode, RegisterMethod},
+    types::{self, Changes, Node, OneNode, RegisterMethod},
     users,
 };
 use crate::{
@@ -24,6 +27,12 @@ use crate::{
 
 /// A node as the wire shows it.
 pub(crate) fn view(state: &State, node: &state_machine::Node) -> Node {
+    let primary = state.primaries().iter().filter(|(_, by)| **by == node.id).map(|(route, _)| *route);
+    view_with(state, node, primary)
+}
+
+/// A node, when it is known already which routes it is primary for: a list asks once for all its nodes.
+fn view_with(state: &State, node: &state_machine::Node, primary: impl Iterator<Item = IpNet>) -> Node {
     let presence = state.presence(node.id);
     let user = match node.is_tagged() {
         true => Some(users::tagged_devices()),
@@ -54,7 +63,7 @@ pub(crate) fn view(state: &State, node: &state_machine::Node) -> Node {
         online: state.is_online(node.id),
         approved_routes: texts(&node.approved_routes),
         available_routes: texts(&node.hostinfo.routable_ips),
-        subnet_routes: served(state, node).iter().map(ToString::to_string).collect(),
+        subnet_routes: texts(&served(node, primary)),
         forced_tags: tags.clone(),
         tags,
         valid_tags: Vec::new(),
@@ -73,8 +82,7 @@ fn texts(routes: &BTreeSet<IpNet>) -> Vec<String> {
 }
 
 /// What the node serves at the moment: subnet routes it is primary for, and its approved exit routes.
-fn served(state: &State, node: &state_machine::Node) -> BTreeSet<IpNet> {
-    let primary = state.primaries().iter().filter(|(_, by)| **by == node.id).map(|(route, _)| *route);
+fn served(node: &state_machine::Node, primary: impl Iterator<Item = IpNet>) -> BTreeSet<IpNet> {
     primary.chain(node.enabled_routes().filter(|route| route.prefix_len() == 0)).collect()
 }
 
@@ -92,12 +100,14 @@ pub(crate) fn reply(state: &State, id: NodeId) -> Result<Reply<OneNode>, ApiErro
     Ok(Reply(OneNode { node: view(state, node) }))
 }
 
-/// `GET /node?user=`.
-pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Reply<Nodes>, ApiError> {
-    let state = api.read(&query).await?;
-    let owner = query.get("user").map(|text| users::find(&state, text)).transpose()?.map(|user| user.id);
-    let mine = |node: &&Arc<state_machine::Node>| owner.is_none() || (!node.is_tagged() && node.user == owner);
-    Ok(Reply(Nodes { nodes: state.nodes().values().filter(mine).map(|node| view(&state, node)).collect() }))
+/// `GET /node?user=`; ours: `limit=` and `after=`, a node's id, for page after page.
+pub(crate) async fn list(Shared(api): Shared<Api>, query: Query) -> Result<Response, ApiError> {
+    Ok(pages::asked(api.read(&query).await?, &query)?.written("nodes"))
+}
+
+/// What [`list`] writes, in one piece.
+pub(crate) async fn gathered(api: &Api, query: &Query) -> Result<Vec<Node>, ApiError> {
+    Ok(pages::asked(api.read(query).await?, query)?.collect())
 }
 
 /// `GET /node/{id}`.

@@ -147,8 +147,6 @@ envelope! {
     Users { users: Vec<User> }
     /// Reply around one node.
     OneNode { node: Node }
-    /// Reply around nodes.
-    Nodes { nodes: Vec<Node> }
     /// Reply around one pre-auth key.
     OnePreAuthKey { pre_auth_key: PreAuthKey }
     /// Reply around pre-auth keys.
@@ -163,6 +161,25 @@ envelope! {
     Health { database_connectivity: bool }
     /// Ours: the versions of the policy.
     PolicyHistory { history: Vec<PolicyVersion> }
+}
+
+/// Reply around nodes.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Nodes {
+    pub nodes: Vec<Node>,
+    /// Ours: the node to go on after, when the page that was asked for ends before the list does.
+    #[serde(deserialize_with = "next::deserialize")]
+    pub next: Option<u64>,
+}
+
+mod next {
+    use super::*;
+
+    /// As an id; absent: none.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        id::deserialize(deserializer).map(Some)
+    }
 }
 
 /// Ids: written as strings, read from strings or numbers.

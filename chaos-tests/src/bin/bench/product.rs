@@ -52,7 +52,7 @@ fn memory(fleet: &Fleet, when: &str) -> Result<()> {
 }
 
 /// Devices come in through all members: key, Noise, HTTP/2, register.
-async fn register(fleet: &Fleet, numbers: std::ops::Range<u64>, at_once: usize) -> Result<()> {
+pub(crate) async fn register(fleet: &Fleet, numbers: std::ops::Range<u64>, at_once: usize) -> Result<()> {
     let count = numbers.end - numbers.start;
     let begun = Instant::now();
     let (mut tasks, mut millis) = (JoinSet::new(), Vec::new());

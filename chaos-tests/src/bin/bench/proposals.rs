@@ -45,6 +45,9 @@ pub struct MemberArguments {
     join: Option<String>,
     #[arg(long)]
     token: Option<String>,
+    /// What its program can apply.
+    #[arg(long, default_value_t = state_machine::FEATURE_LEVEL)]
+    feature_level: u32,
 }
 
 /// What the parent asks, one line of JSON each.
@@ -53,7 +56,16 @@ enum Ask {
     Token { name: String },
     AwaitVoters { voters: usize },
     Furnish { nodes: u64 },
-    Load { clients: usize, secs: u64 },
+    Load { clients: usize, secs: u64, writes: Writes },
+}
+
+/// What the load writes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Writes {
+    /// The commonest: a node has another endpoint. Never in the audit log.
+    Endpoints,
+    /// What people do: a node gets another name. Always there.
+    Names,
 }
 
 /// What the child answers, one line of JSON each.
@@ -67,43 +79,53 @@ enum Tell {
 
 /// What one run came to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Figures {
-    per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-    failed: u64,
-    leads: bool,
-    resident_mb: f64,
+pub struct Figures {
+    pub per_second: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub failed: u64,
+    pub leads: bool,
+    pub resident_mb: f64,
+    /// Processor time this member used meanwhile, load included.
+    pub cpu_secs: f64,
+    /// Entries this member applied meanwhile, whoever proposed them.
+    pub applied: u64,
 }
 
-/// The parent: starts three members, loads the leader, then all of them.
-pub async fn run(arguments: Arguments) -> Result<()> {
-    let folder = tempfile::tempdir()?;
-    let mut first = Member::spawn(folder.path().join("b1"), "b1", None).await?;
+/// Three members whose programs apply this level, with so many nodes; the founder is the first.
+pub async fn three(folder: &std::path::Path, feature_level: u32, nodes: u64) -> Result<Vec<Member>> {
+    let mut first = Member::spawn(folder.join("b1"), "b1", None, feature_level).await?;
     let mut members = Vec::new();
     for name in ["b2", "b3"] {
         let Tell::Token { token } = first.ask(&Ask::Token { name: name.into() }).await? else {
             bail!("a token was asked for");
         };
         let ticket = Some((first.address.clone(), token));
-        members.push(Member::spawn(folder.path().join(name), name, ticket).await?);
+        members.push(Member::spawn(folder.join(name), name, ticket, feature_level).await?);
         first.ask(&Ask::AwaitVoters { voters: members.len() + 1 }).await?;
     }
-    first.ask(&Ask::Furnish { nodes: arguments.nodes }).await?;
+    first.ask(&Ask::Furnish { nodes }).await?;
     members.insert(0, first);
+    Ok(members)
+}
+
+/// The parent: starts three members, loads the leader, then all of them.
+pub async fn run(arguments: Arguments) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut members = three(folder.path(), state_machine::FEATURE_LEVEL, arguments.nodes).await?;
 
     println!("three processes, {} nodes, one endpoint report per proposal", arguments.nodes);
     for clients in &arguments.clients {
-        let load = Ask::Load { clients: *clients, secs: arguments.secs };
         for member in &mut members {
-            let figures = member.load(&load).await?;
+            let figures = member.load(*clients, arguments.secs, Writes::Endpoints).await?;
             // The founder leads unless it stumbled; the others show what forwarding costs.
             if figures.leads || member.name == "b2" {
                 print(&figures, *clients, if figures.leads { "at the leader" } else { "at a follower" });
             }
         }
-        let each = Ask::Load { clients: clients.div_ceil(3), secs: arguments.secs };
-        let all = futures::future::try_join_all(members.iter_mut().map(|member| member.load(&each))).await?;
+        let each = clients.div_ceil(3);
+        let loads = members.iter_mut().map(|member| member.load(each, arguments.secs, Writes::Endpoints));
+        let all = futures::future::try_join_all(loads).await?;
         let together = Figures {
             per_second: all.iter().map(|figures| figures.per_second).sum(),
             p50_ms: all.iter().map(|figures| figures.p50_ms).fold(0.0, f64::max),
@@ -111,6 +133,8 @@ pub async fn run(arguments: Arguments) -> Result<()> {
             failed: all.iter().map(|figures| figures.failed).sum(),
             leads: false,
             resident_mb: all.iter().map(|figures| figures.resident_mb).fold(0.0, f64::max),
+            cpu_secs: all.iter().map(|figures| figures.cpu_secs).sum(),
+            applied: all.iter().map(|figures| figures.applied).max().unwrap_or_default(),
         };
         print(&together, *clients, "spread over all");
     }
@@ -125,8 +149,8 @@ fn print(figures: &Figures, clients: usize, place: &str) {
 }
 
 /// A child process as the parent sees it; killed when dropped.
-struct Member {
-    name: String,
+pub struct Member {
+    pub name: String,
     address: String,
     ask: ChildStdin,
     tell: Lines<BufReader<ChildStdout>>,
@@ -134,9 +158,9 @@ struct Member {
 }
 
 impl Member {
-    async fn spawn(dir: PathBuf, name: &str, ticket: Option<(String, String)>) -> Result<Member> {
+    async fn spawn(dir: PathBuf, name: &str, ticket: Option<(String, String)>, level: u32) -> Result<Member> {
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
-        command.args(["member", "--name", name, "--dir"]).arg(dir);
+        command.args(["member", "--name", name, "--feature-level", &level.to_string(), "--dir"]).arg(dir);
         if let Some((address, token)) = ticket {
             command.args(["--join", &address, "--token", &token]);
         }
@@ -161,8 +185,9 @@ impl Member {
         Ok(serde_json::from_str(&line)?)
     }
 
-    async fn load(&mut self, load: &Ask) -> Result<Figures> {
-        match self.ask(load).await? {
+    /// Loads the cluster through this member.
+    pub async fn load(&mut self, clients: usize, secs: u64, writes: Writes) -> Result<Figures> {
+        match self.ask(&Ask::Load { clients, secs, writes }).await? {
             Tell::Measured(figures) => Ok(figures),
             other => bail!("figures were asked for, not {other:?}"),
         }
@@ -189,7 +214,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
         relay: None,
         start,
         snapshot_every: 10_000,
-        feature_level: state_machine::FEATURE_LEVEL,
+        feature_level: arguments.feature_level,
         space: raft::Space::default(),
         auto_remove_after: None,
         join_within: raft::JOIN_WITHIN,
@@ -221,7 +246,9 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
                 furnish(&cluster, &world.entropy, nodes).await?;
                 Tell::Done
             }
-            Ask::Load { clients, secs } => Tell::Measured(load(&cluster, &world.entropy, clients, secs).await?),
+            Ask::Load { clients, secs, writes } => {
+                Tell::Measured(load(&cluster, &world.entropy, clients, secs, writes).await?)
+            }
         };
         tell(&answer)?;
     }
@@ -280,13 +307,20 @@ async fn furnish(cluster: &Cluster, entropy: &Entropy, nodes: u64) -> Result<()>
     Ok(())
 }
 
-async fn load(cluster: &Cluster, entropy: &Entropy, clients: usize, secs: u64) -> Result<Figures> {
+async fn load(
+    cluster: &Cluster,
+    entropy: &Entropy,
+    clients: usize,
+    secs: u64,
+    writes: Writes,
+) -> Result<Figures> {
     let nodes: Vec<(NodeId, NodeKey)> =
         cluster.latest().nodes().values().map(|node| (node.id, node.node_key)).collect();
     let nodes = Arc::new(nodes);
     if nodes.is_empty() {
         bail!("no nodes to report");
     }
+    let (cpu_before, applied_before) = (cpu_secs()?, cluster.latest().revision().0);
     let begun = Instant::now();
     let end = begun + Duration::from_secs(secs);
     let mut tasks = JoinSet::new();
@@ -298,11 +332,16 @@ async fn load(cluster: &Cluster, entropy: &Entropy, clients: usize, secs: u64) -
                 let (node, node_key) = nodes[turn % nodes.len()];
                 turn += 1;
                 let dice = entropy.u64();
-                let addr = SocketAddr::from(([192, 0, 2, dice as u8], 1024 + (dice >> 8) as u16 % 60_000));
-                let report =
-                    Report { node, node_key, endpoints: Some(vec![Endpoint { addr, kind: 2 }]), ..Report::default() };
+                let command = match writes {
+                    Writes::Endpoints => {
+                        let addr = SocketAddr::from(([192, 0, 2, dice as u8], 1024 + (dice >> 8) as u16 % 60_000));
+                        let endpoints = Some(vec![Endpoint { addr, kind: 2 }]);
+                        Command::Report { reports: vec![Report { node, node_key, endpoints, ..Report::default() }] }
+                    }
+                    Writes::Names => Command::RenameNode { node, name: format!("n{node}-{:04x}", dice as u16) },
+                };
                 let asked = Instant::now();
-                match propose(&cluster, Command::Report { reports: vec![report] }).await {
+                match propose(&cluster, command).await {
                     Ok(_) => micros.push(asked.elapsed().as_micros() as u64),
                     Err(_) => failed += 1,
                 }
@@ -330,5 +369,17 @@ async fn load(cluster: &Cluster, entropy: &Entropy, clients: usize, secs: u64) -
         failed,
         leads: cluster.is_leader(),
         resident_mb: chaos_tests::fleet::resident_mb(std::process::id()).unwrap_or_default(),
+        cpu_secs: cpu_secs()? - cpu_before,
+        applied: cluster.latest().revision().0 - applied_before,
     })
+}
+
+/// Processor time of this process so far: proc(5), fields 14 and 15 of `stat`, in hundredths of a second on Linux.
+fn cpu_secs() -> Result<f64> {
+    let stat = world::real::world().disk.read(std::path::Path::new("/proc/self/stat"))?.context("no /proc here")?;
+    let stat = String::from_utf8_lossy(&stat).into_owned();
+    // The name of the program stands in parentheses and may hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).context("a number");
+    Ok((ticks(11)? + ticks(12)?) / 100.0)
 }
