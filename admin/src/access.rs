@@ -90,6 +90,9 @@ const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/cluster/members/{id}/draining", Change),
     ("GET", "/cluster/status", Look),
     ("GET", "/cluster/audit", Look),
+    ("GET", "/cluster/events", Look),
+    ("GET", "/cluster/prometheus/nodes", Look),
+    ("GET", "/cluster/prometheus/members", Look),
     // Holds hashes of every secret.
     ("GET", "/cluster/backup", Change),
     ("POST", "/cluster/recovery-key", Change),
@@ -207,11 +210,14 @@ pub fn narrow(state: &State, user: UserId, need: Need, mut request: Request) -> 
 }
 
 #[cfg(test)]
+pub use tests::routes_in;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     /// `.route("/path", get(…).post(…))` in the sources, as method and path.
-    fn routes_in(source: &str, below: &str) -> Vec<(String, String)> {
+    pub fn routes_in(source: &str, below: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for piece in source.split(".route(").skip(1) {
             let piece = piece.trim_start();

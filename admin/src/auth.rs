@@ -97,16 +97,29 @@ pub enum Denied {
 
 /// Who calls with this key. `path` is for the log, `need` says what a key must be for it.
 pub async fn admit(api: &Api, text: &str, from: Option<IpAddr>, path: &str, need: Need) -> Result<Caller, Denied> {
-    let Some(key) = known_key(api, text, from).await else {
-        // A good key is served even from an address where others fail: behind a proxy all callers share one.
-        if let Some(wait) = api.guard.throttle.wait(from, Instant::now()) {
-            return Err(Denied::TooOften(wait));
-        }
-        api.guard.throttle.failed(from, Instant::now());
-        tracing::warn!(from = ?from, path, "API key refused");
-        return Err(Denied::Unknown);
-    };
+    let (key, caller) = identify(api, text, from, path).await?;
+    // What a client may do is told by its scopes, and only `/api/v2` knows them.
+    if !key.scopes.is_empty() {
+        return Err(Denied::Role("this is the secret of an OAuth client: it is for /api/v2 alone"));
+    }
     access::check(key.role, need).map_err(Denied::Role)?;
+    Ok(caller)
+}
+
+/// A caller who proved nothing; counted by address.
+pub fn failed(api: &Api, from: Option<IpAddr>, path: &str) -> Denied {
+    // A good key is served even from an address where others fail: behind a proxy all callers share one.
+    if let Some(wait) = api.guard.throttle.wait(from, Instant::now()) {
+        return Denied::TooOften(wait);
+    }
+    api.guard.throttle.failed(from, Instant::now());
+    tracing::warn!(from = ?from, path, "API key refused");
+    Denied::Unknown
+}
+
+/// The key that a text proves, whatever it may do, and who calls with it.
+pub async fn identify(api: &Api, text: &str, from: Option<IpAddr>, path: &str) -> Result<(ApiKey, Caller), Denied> {
+    let Some(key) = known_key(api, text, from).await else { return Err(failed(api, from, path)) };
     // A user's key without its user would be everybody's.
     if (key.role == Role::User) != key.user.is_some() {
         return Err(Denied::Unknown);
@@ -116,7 +129,21 @@ pub async fn admit(api: &Api, text: &str, from: Option<IpAddr>, path: &str, need
         Some(from) => format!("api key {} from {}", key.prefix, from.to_canonical()),
         None => format!("api key {}", key.prefix),
     };
-    Ok(Caller { by, own: key.user })
+    let caller = Caller { by, own: key.user };
+    Ok((key, caller))
+}
+
+/// The key of this prefix. One that is not known here may have been made at another member a moment ago; that is asked
+/// for callers who have not failed too often.
+pub async fn key_by_prefix(api: &Api, prefix: &str, from: Option<IpAddr>) -> Option<ApiKey> {
+    if let Some(key) = api.backend.latest().api_key_by_prefix(prefix) {
+        return Some((**key).clone());
+    }
+    if api.guard.throttle.wait(from, Instant::now()).is_some() {
+        return None;
+    }
+    let state = tokio::time::timeout(CATCH_UP, api.backend.confirm()).await.ok()?.ok()?;
+    state.api_key_by_prefix(prefix).map(|key| (**key).clone())
 }
 
 /// The key a text proves. One that is not known here may have been made at another member a moment ago; that is asked
@@ -196,7 +223,8 @@ fn unauthorized() -> Response {
     (StatusCode::UNAUTHORIZED, challenge, code, "Unauthorized").into_response()
 }
 
-fn too_many(wait: Duration) -> Response {
+/// Somebody fails too often.
+pub fn too_many(wait: Duration) -> Response {
     let seconds = wait.as_secs() + 1;
     let code = &codes::TOO_OFTEN;
     let text = format!("too many failed attempts from this address; try again in {seconds} s [{code}]");

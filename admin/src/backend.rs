@@ -32,6 +32,8 @@ pub type Asked<T> = Result<Result<T, Refusal>, Failure>;
 pub trait Backend: Send + Sync + 'static {
     /// What this member has applied; may lag.
     fn latest(&self) -> Arc<State>;
+    /// The same whenever it changes; slow watchers skip some.
+    fn watch(&self) -> tokio::sync::watch::Receiver<Arc<State>>;
     /// Certainly current.
     fn confirm(&self) -> BoxFuture<'_, Result<Arc<State>, Failure>>;
     /// Returns once this member has applied it.

@@ -21,6 +21,7 @@ mod drill;
 mod lab;
 pub(crate) mod moving;
 mod nodes;
+mod oauth_clients;
 mod output;
 mod policy;
 mod pre_auth_keys;
@@ -129,6 +130,9 @@ pub enum Word {
     /// API keys: let programs in
     #[command(subcommand, name = "apikeys", aliases = ["apikey", "api"])]
     ApiKeys(api_keys::ApiKeys),
+    /// OAuth clients: programs that fetch tokens for Tailscale's API
+    #[command(subcommand, name = "oauth-clients", aliases = ["oauth-client", "oauthclients", "oauthclient", "oauth"])]
+    OauthClients(oauth_clients::OauthClients),
     /// Policy: who may reach whom
     #[command(subcommand)]
     Policy(policy::Policy),
@@ -416,6 +420,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Nodes(word) => nodes::run(word, desk).await,
         Word::PreAuthKeys(word) => pre_auth_keys::run(word, desk).await,
         Word::ApiKeys(word) => api_keys::run(word, desk).await,
+        Word::OauthClients(word) => oauth_clients::run(word, desk).await,
         Word::Policy(word) => return policy::run(word, desk).await,
         Word::Auth(word) => nodes::run_auth(word, desk).await,
         Word::Ssh(word) => ssh::run(word, desk).await,

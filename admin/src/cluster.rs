@@ -5,7 +5,9 @@ pub mod addresses;
 mod audit;
 mod backup;
 pub mod certificates;
+mod discovery;
 pub mod drills;
+mod events;
 mod members;
 mod real;
 
@@ -35,6 +37,9 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/members/{id}/draining", post(members::set_draining))
         .route("/status", get(members::status))
         .route("/audit", get(audit::list))
+        .route("/events", get(events::follow))
+        .route("/prometheus/nodes", get(discovery::nodes))
+        .route("/prometheus/members", get(discovery::members))
         .route("/backup", get(backup::save))
         .route("/certificates", get(certificates::status))
         .route("/certificates/renew", post(certificates::renew))

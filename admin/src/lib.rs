@@ -7,6 +7,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `v1/` | one resource a file; `types` is the wire, used by both ends |
+//! | `v2/` | what programs for Tailscale's own API use of it |
 //! | `grpc.rs`, `grpc/` | the same operations for Headscale's own command line |
 //! | `cluster/` | members, leadership, join tokens |
 //! | `access.rs` | what each route needs of a key, one table |
@@ -39,6 +40,7 @@ pub mod stale;
 mod status;
 pub mod throttle;
 pub mod v1;
+mod v2;
 mod version;
 
 use std::{sync::Arc, time::Duration};
@@ -51,6 +53,7 @@ use axum::{
     routing::get,
 };
 use state_machine::{State, Timestamp};
+use tokio_util::sync::CancellationToken;
 
 use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
 
@@ -66,6 +69,10 @@ pub struct RouterOptions {
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// `mkey:…`: the key clients know the cluster by.
     pub noise_key: String,
+    /// What access tokens are signed with; the same at all members, and secret.
+    pub token_key: [u8; 32],
+    /// Cancelled when the member leaves: streams of events end, so that whoever follows goes to another member.
+    pub leaving: CancellationToken,
     /// No key is asked for: only for the unix socket.
     pub trusted: bool,
     /// This member takes the policy from a file (`policy.mode: file`), so nobody else may set it here.
@@ -94,6 +101,7 @@ fn router_over(backend: Arc<dyn Backend>, options: RouterOptions) -> Router {
         .layer(middleware::from_fn_with_state(api.clone(), auth::check));
     Router::new()
         .nest("/api/v1", v1)
+        .nest("/api/v2", v2::routes(&api))
         .merge(grpc::routes(&api))
         .merge(describe::routes())
         .route("/health", get(v1::health::ready))

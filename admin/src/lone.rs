@@ -22,7 +22,7 @@ use crate::{
 
 /// The cluster.
 pub struct Lone {
-    state: Mutex<Arc<State>>,
+    state: tokio::sync::watch::Sender<Arc<State>>,
     now: AtomicU64,
     dice: Mutex<u64>,
     /// Whether writes and current reads work.
@@ -38,7 +38,7 @@ impl Lone {
     /// Founded, with member `hs1`.
     pub fn new() -> Arc<Lone> {
         let lone = Lone {
-            state: Mutex::default(),
+            state: tokio::sync::watch::Sender::default(),
             now: AtomicU64::new(START),
             dice: Mutex::new(1),
             quorum: AtomicBool::new(true),
@@ -68,13 +68,12 @@ impl Lone {
     }
 
     fn apply_by(&self, by: &str, command: Command) -> Answer {
-        let mut shared = self.state.lock().unwrap();
-        let mut state = (**shared).clone();
+        let mut state = (**self.state.borrow()).clone();
         let revision = Revision(state.revision().0 + 1);
         let at = Timestamp(self.now.load(Ordering::Relaxed));
         let answer = state.apply_entry(revision, &Entry { request: None, at, by: by.into(), command });
         state.check();
-        *shared = Arc::new(state);
+        self.state.send_replace(Arc::new(state));
         answer
     }
 
@@ -91,6 +90,8 @@ impl Lone {
             now: Arc::new(move || Timestamp(for_clock.now.load(Ordering::Relaxed))),
             noise_key: format!("mkey:{}", "07".repeat(32)),
             allowed_origins: vec!["https://ui.example.com/".into()],
+            token_key: [9; 32],
+            leaving: tokio_util::sync::CancellationToken::new(),
             trusted,
             policy_file: false,
             drills_freeze: Vec::new(),
@@ -117,7 +118,11 @@ impl Lone {
 
 impl Backend for Lone {
     fn latest(&self) -> Arc<State> {
-        self.state.lock().unwrap().clone()
+        self.state.borrow().clone()
+    }
+
+    fn watch(&self) -> tokio::sync::watch::Receiver<Arc<State>> {
+        self.state.subscribe()
     }
 
     fn confirm(&self) -> BoxFuture<'_, Result<Arc<State>, Failure>> {

@@ -31,6 +31,18 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     }
 }
 
+/// A body that is text.
+pub struct Text(pub String);
+
+impl<S: Sync> FromRequest<S> for Text {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = read(request.into_body()).await?;
+        String::from_utf8(bytes.into()).map(Text).map_err(|_| ApiError::invalid("the body is not text in UTF-8"))
+    }
+}
+
 async fn read(body: Body) -> Result<bytes::Bytes, ApiError> {
     match Limited::new(body, BODY_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),

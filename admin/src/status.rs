@@ -17,6 +17,8 @@ pub enum Code {
     NotFound = 5,
     AlreadyExists = 6,
     PermissionDenied = 7,
+    Unimplemented = 12,
+    Unauthenticated = 16,
     ResourceExhausted = 8,
     FailedPrecondition = 9,
     Unavailable = 14,
@@ -43,6 +45,7 @@ pub fn of_refusal(refusal: &Refusal) -> (StatusCode, Code) {
         Refusal::TokenOutdated => (StatusCode::CONFLICT, Code::FailedPrecondition),
         Refusal::RotationUnderWay { .. } => (StatusCode::CONFLICT, Code::FailedPrecondition),
         Refusal::SecretsChanged => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Refusal::Changed { .. } => (StatusCode::PRECONDITION_FAILED, Code::FailedPrecondition),
         Refusal::AlreadyFounded => (StatusCode::CONFLICT, Code::FailedPrecondition),
         Refusal::NotFounded => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Refusal::LoginOver => (StatusCode::NOT_FOUND, Code::NotFound),
@@ -140,6 +143,26 @@ impl ApiError {
         }
     }
 
+    /// Nobody said who asks, or it could not be proved.
+    pub fn unauthorized(message: impl Into<String>) -> ApiError {
+        ApiError {
+            status: StatusCode::UNAUTHORIZED,
+            code: Code::Unauthenticated,
+            hsr: &codes::UNAUTHORIZED,
+            message: message.into(),
+        }
+    }
+
+    /// Others have it; this server has not.
+    pub fn not_implemented(message: impl Into<String>) -> ApiError {
+        ApiError {
+            status: StatusCode::NOT_IMPLEMENTED,
+            code: Code::Unimplemented,
+            hsr: &codes::NOT_HERE,
+            message: message.into(),
+        }
+    }
+
     /// Something is as it should not be on our side.
     pub fn internal(message: impl Into<String>) -> ApiError {
         ApiError {
@@ -202,6 +225,8 @@ impl IntoResponse for ApiError {
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // For those who tell it in other words.
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -231,6 +256,7 @@ mod tests {
             (Refusal::TokenUnknown, 404, 5),
             (Refusal::TokenExpired, 409, 9),
             (Refusal::TokenUsed, 409, 9),
+            (Refusal::Changed { what: What::Policy }, 412, 9),
             (Refusal::AlreadyFounded, 409, 9),
             (Refusal::NotFounded, 503, 14),
             (Refusal::LoginOver, 404, 5),

@@ -53,6 +53,6 @@ pub(crate) fn routes() -> Router<Api> {
 }
 
 /// An outcome that does not belong to the command; only a mistake of ours can bring it.
-fn odd(outcome: state_machine::Outcome) -> crate::status::ApiError {
+pub(crate) fn odd(outcome: state_machine::Outcome) -> crate::status::ApiError {
     crate::status::ApiError::internal(format!("the state machine answered beside the point: {outcome:?}"))
 }

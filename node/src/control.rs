@@ -71,6 +71,8 @@ pub struct Control {
     pub name: String,
     noise_private: Zeroizing<[u8; 32]>,
     noise_public: MachineKey,
+    /// What access tokens of `/api/v2` are signed with.
+    pub token_key: [u8; 32],
     challenge: ChallengeKey,
     full_maps: Semaphore,
 }
@@ -123,6 +125,7 @@ impl Control {
         let challenge = ChallengeKey(noise::public_key(&entropy.bytes()).0);
         Control {
             noise_public: noise::public_key(&noise_private),
+            token_key: crate::keys::derived(&noise_private, "hsraft access tokens 1"),
             full_maps: Semaphore::new(FULL_MAPS_MAX),
             drain: CancellationToken::new(),
             away: Mutex::default(),

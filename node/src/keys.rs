@@ -2,6 +2,7 @@
 
 use std::{io, path::Path};
 
+use ring::hmac;
 use world::{Disk, Entropy};
 use zeroize::Zeroizing;
 
@@ -9,6 +10,12 @@ use zeroize::Zeroizing;
 pub const NOISE: &str = "noise";
 
 const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// A key for one purpose, from one that all members have and nobody else: who learns it learns nothing of the other.
+pub fn derived(from: &[u8; 32], purpose: &str) -> [u8; 32] {
+    let root = hmac::Key::new(hmac::HMAC_SHA256, from);
+    hmac::sign(&root, purpose.as_bytes()).as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
 
 /// `length` letters and digits, each with nearly six bits of chance.
 pub fn random_text(entropy: &Entropy, length: usize) -> String {

@@ -35,6 +35,7 @@ mod keys;
 mod listen;
 mod login;
 pub mod mockoidc;
+mod node_metrics;
 pub mod observe;
 pub mod options;
 pub mod preflight;

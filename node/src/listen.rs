@@ -6,6 +6,7 @@ mod client;
 mod dialect;
 pub mod door;
 mod gate;
+pub mod meter;
 pub mod people;
 pub mod tls;
 

@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 use state_machine::State;
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
@@ -87,6 +89,10 @@ pub struct Metrics {
     pub policy_file_differs: IntGauge,
     /// Until the certificate shown to clients ends.
     pub client_certificate_left: IntGauge,
+    /// Requests of people and their programs, by method, path and status.
+    pub api_requests: IntCounterVec,
+    /// Seconds until their answers began, by method and path.
+    pub api_seconds: HistogramVec,
     tailnet: Tailnet,
 }
 
@@ -162,6 +168,22 @@ impl Metrics {
                 "hsraft_client_certificate_seconds_left",
                 "Until the certificate shown to clients ends.",
             )?,
+            api_requests: counters(
+                "headscale_api_requests_total",
+                "Requests to the API, sign-in pages included.",
+                &["method", "path", "status"],
+            )?,
+            api_seconds: {
+                // Half a millisecond to eight seconds.
+                let buckets = prometheus::exponential_buckets(0.000_5, 2.0, 15)?;
+                let options = HistogramOpts::new(
+                    "headscale_api_request_duration_seconds",
+                    "Time until the answer of the API began.",
+                );
+                let metric = HistogramVec::new(options.buckets(buckets), &["method", "path"])?;
+                registry.register(Box::new(metric.clone()))?;
+                metric
+            },
             tailnet: Tailnet {
                 users: gauge("hsraft_users", "Users of the tailnet.")?,
                 nodes: gauge("hsraft_nodes", "Nodes of the tailnet.")?,
@@ -183,10 +205,29 @@ impl Metrics {
     }
 }
 
-/// All metrics in Prometheus' text form.
+/// Names that operators' dashboards and alert rules ask for, and what they are here.
+const ALSO: &[(&str, &str)] = &[
+    ("derp_connections", "derp_current_connections"),
+    ("derp_home_connections", "derp_current_home_connections"),
+    ("derp_bytes_sent_total", "derp_bytes_sent"),
+    ("derp_bytes_received_total", "derp_bytes_received"),
+    // What waited for a database there waits for the log here.
+    ("headscale_db_query_duration_seconds", "hsraft_raft_sync_seconds"),
+    ("headscale_db_errors_total", "hsraft_raft_proposal_failures_total"),
+    ("headscale_nodestore_nodes", "hsraft_nodes"),
+];
+
+/// All metrics in Prometheus' text form, some of them under two names.
 pub fn render(registry: &Registry) -> String {
+    let mut families = registry.gather();
+    for (name, of) in ALSO {
+        if let Some(mut family) = families.iter().find(|family| family.name() == *of).cloned() {
+            family.set_name((*name).to_owned());
+            families.push(family);
+        }
+    }
     let mut text = String::new();
-    if let Err(error) = TextEncoder::new().encode_utf8(&registry.gather(), &mut text) {
+    if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
         tracing::warn!(%error, "metrics could not be written");
     }
     text
@@ -195,6 +236,36 @@ pub fn render(registry: &Registry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_others_know_tell_the_same() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        derp::metrics::Metrics::new().register(&registry).unwrap();
+        metrics.tailnet.nodes.set(7);
+        metrics.tailnet.online.set(3);
+        metrics.api_requests.with_label_values(&["GET", "/api/v1/node", "200"]).inc();
+        metrics.api_seconds.with_label_values(&["GET", "/api/v1/node"]).observe(0.003);
+        let text = render(&registry);
+        for line in [
+            "headscale_connected_nodes 3",
+            "headscale_nodestore_nodes 7",
+            "derp_connections 0",
+            "derp_home_connections 0",
+            "derp_bytes_sent_total 0",
+            "derp_bytes_received_total 0",
+            "headscale_api_requests_total{method=\"GET\",path=\"/api/v1/node\",status=\"200\"} 1",
+            "headscale_api_request_duration_seconds_bucket{method=\"GET\",path=\"/api/v1/node\",le=\"0.004\"} 1",
+        ] {
+            assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+        }
+        let mut names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count, "no name twice");
+    }
 
     #[test]
     fn metrics_have_names_and_help() {

@@ -200,7 +200,7 @@ impl Server {
         let doors = Arc::new(Doors {
             control: control.clone(),
             relay: relay.clone(),
-            api: api(&control, &world, &options, false).merge(login::flow::router(desk)),
+            api: api(&control, &world, &options, &closing.stop, false).merge(login::flow::router(desk)),
             tls,
             gate: Gate::new(limits, metrics.clone()),
         });
@@ -252,7 +252,7 @@ impl Server {
             }
             let opened = world.net.listen_unix(path, options.unix_socket_mode).await;
             let listener = opened.map_err(listening("the local command line", path.display()))?;
-            let api = api(&control, &world, &options, true);
+            let api = api(&control, &world, &options, &closing.stop, true);
             tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
         }
         let addr = options.client_listen;
@@ -531,16 +531,24 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
     });
 }
 
-fn api(control: &Control, world: &World, options: &Options, trusted: bool) -> axum::Router {
+fn api(
+    control: &Control,
+    world: &World,
+    options: &Options,
+    leaving: &CancellationToken,
+    trusted: bool,
+) -> axum::Router {
     let (entropy, clock) = (world.entropy.clone(), world.clock.clone());
     let router = admin::RouterOptions {
         random: Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes)),
         now: Arc::new(move || Timestamp(clock.now_ms())),
         noise_key: control.public_key().to_string(),
+        token_key: control.token_key,
+        leaving: leaving.clone(),
         trusted,
         policy_file: options.policy.is_some(),
         drills_freeze: options.drills_freeze.clone(),
         allowed_origins: options.allowed_origins.clone(),
     };
-    admin::router(control.cluster.clone(), router)
+    listen::meter::counted(admin::router(control.cluster.clone(), router), &control.metrics)
 }

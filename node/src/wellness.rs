@@ -14,6 +14,7 @@ use crate::{
     control::body::{Answer, text, with_type},
     keys,
     listen::tls::{Certificate, Source},
+    node_metrics,
     observe::{self, Metrics},
 };
 
@@ -66,7 +67,7 @@ const NAMES: [&str; 13] = [
 const FOR_CLIENTS: [&str; 4] = ["engine", "not_draining", "cert", "noise_key"];
 
 impl Wellness {
-    /// The whole port: `/metrics`, `/livez`, `/readyz`, `/readyz/<check>`.
+    /// The whole port: `/metrics`, `/metrics/nodes`, `/livez`, `/readyz`, `/readyz/<check>`.
     pub async fn answer<B>(&self, request: &Request<B>) -> Answer {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET here\n");
@@ -78,6 +79,10 @@ impl Wellness {
                 let text = observe::render(&self.registry);
                 with_type(StatusCode::OK, "text/plain; version=0.0.4", text.into())
             }
+            "/metrics/nodes" => match node_metrics::render(&self.cluster.latest()) {
+                Ok(text) => with_type(StatusCode::OK, "text/plain; version=0.0.4", text.into()),
+                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+            },
             // Alive is who answers, unless the engine is dead: disk full and no quorum are no reasons to be restarted.
             "/livez" => match self.engine() {
                 Ok(_) => text(StatusCode::OK, "ok\n"),
@@ -88,7 +93,10 @@ impl Wellness {
                 Some(name) => self.ready(request, &[name]).await,
                 None => text(
                     StatusCode::NOT_FOUND,
-                    format!("paths: /metrics /livez /readyz; checks below /readyz: {}\n", NAMES.join(" ")),
+                    format!(
+                        "paths: /metrics /metrics/nodes /livez /readyz; checks below /readyz: {}\n",
+                        NAMES.join(" ")
+                    ),
                 ),
             },
         }

@@ -45,11 +45,15 @@ impl Console {
 
     /// One request; the body goes as it is, under the type a browser gives it.
     async fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let head = format!("authorization: Bearer {}\r\ncontent-type: text/plain;charset=UTF-8\r\n", self.key);
+        self.ask_with(&head, method, path, body).await
+    }
+
+    /// The same with headers of the caller's.
+    async fn ask_with(&self, head: &str, method: &str, path: &str, body: &str) -> (u16, String) {
         let member = &self.members[self.next.fetch_add(1, Ordering::Relaxed) % self.members.len()];
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: hs.example.com\r\nauthorization: Bearer {}\r\n\
-             content-type: text/plain;charset=UTF-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            self.key,
+            "{method} {path} HTTP/1.1\r\nhost: hs.example.com\r\n{head}content-length: {}\r\nconnection: close\r\n\r\n{body}",
             body.len()
         );
         let answer = member.http(&request).await;
@@ -95,6 +99,7 @@ async fn every_console_finds_what_it_wrote() {
     headscale_ui(&console).await;
     headscale_admin(&console).await;
     terraform(&console).await;
+    terraform_for_tailscale(&console).await;
     strangers(&console).await;
     // The last to go has nobody to hand over to.
     for member in console.members.into_iter().rev() {
@@ -210,6 +215,83 @@ async fn terraform(console: &Console) {
     console.ok("DELETE", &format!("/api/v1/preauthkey?id={}", key.as_str().unwrap()), Value::Null).await;
     let missing = console.refused("GET", "/api/v1/node/404", Value::Null, 404).await;
     assert!(missing.contains("node not found"), "{missing}");
+}
+
+/// `tailscale/terraform-provider-tailscale` and `tscli`: an OAuth client, whose token was made at another member than each
+/// that is asked with it.
+async fn terraform_for_tailscale(console: &Console) {
+    let wish = json!({"keyType": "client", "scopes": ["all"], "tags": ["tag:ci"], "description": "terraform"});
+    let client = console.ok("POST", "/api/v2/tailnet/-/keys", wish).await;
+    let form = format!(
+        "grant_type=client_credentials&client_id={}&client_secret={}",
+        client["id"].as_str().unwrap(),
+        client["key"].as_str().unwrap()
+    );
+    let head = "content-type: application/x-www-form-urlencoded\r\n";
+    let (status, answer) = console.ask_with(head, "POST", "/api/v2/oauth/token", &form).await;
+    assert_eq!(status, 200, "{answer}");
+    let token = serde_json::from_str::<Value>(&answer).unwrap()["access_token"].as_str().unwrap().to_owned();
+    let head = format!("authorization: Bearer {token}\r\ncontent-type: application/json\r\n");
+    let ask = async |method: &str, path: &str, body: Value| {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = console.ask_with(&head, method, path, &text).await;
+        (status, serde_json::from_str::<Value>(&answer).unwrap_or_else(|_| panic!("{method} {path}: {answer}")))
+    };
+    let ok = async |method: &str, path: &str, body: Value| {
+        let (status, answer) = ask(method, path, body).await;
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        answer
+    };
+    // resource tailscale_tailnet_key: made, read back as it was written, deleted, gone.
+    let wish = json!({
+        "capabilities": {"devices": {"create": {"reusable": true, "ephemeral": true, "preauthorized": true, "tags": ["tag:ci"]}}},
+        "expirySeconds": 7776000, "description": "runner",
+    });
+    let key = ok("POST", "/api/v2/tailnet/-/keys", wish).await;
+    let path = format!("/api/v2/tailnet/-/keys/{}", key["id"].as_str().unwrap());
+    let read = ok("GET", &path, Value::Null).await;
+    let told = (&read["description"], &read["expirySeconds"], &read["invalid"], &read["tags"]);
+    assert_eq!(told, (&json!("runner"), &json!(7776000), &json!(false), &json!(["tag:ci"])));
+    assert!(read["created"].as_str().unwrap().ends_with('Z') && read["expires"].as_str().unwrap().ends_with('Z'));
+    ok("DELETE", &path, Value::Null).await;
+    assert_eq!(ask("GET", &path, Value::Null).await.0, 404);
+    // data tailscale_devices, resources tailscale_device_key, _tags, _subnet_routes, _authorization.
+    let devices = ok("GET", "/api/v2/tailnet/-/devices", Value::Null).await["devices"].clone();
+    let device = devices.as_array().unwrap().iter().find(|device| device["hostname"] == "server").unwrap().clone();
+    let id = device["nodeId"].as_str().unwrap();
+    ok("POST", &format!("/api/v2/device/{id}/authorized"), json!({"authorized": true})).await;
+    ok("POST", &format!("/api/v2/device/{id}/key"), json!({"keyExpiryDisabled": true})).await;
+    ok("POST", &format!("/api/v2/device/{id}/routes"), json!({"routes": ["10.3.0.0/16"]})).await;
+    let routes = ok("GET", &format!("/api/v2/device/{id}/routes"), Value::Null).await;
+    assert_eq!(routes["enabledRoutes"], json!(["10.3.0.0/16"]));
+    ok("POST", &format!("/api/v2/device/{id}/tags"), json!({"tags": ["tag:ci"]})).await;
+    assert_eq!(ok("GET", &format!("/api/v2/device/{id}?fields=all"), Value::Null).await["tags"], json!(["tag:ci"]));
+    // resource tailscale_acl: read, checked, written over what was read.
+    let acl = ok("GET", "/api/v2/tailnet/-/acl", Value::Null).await;
+    assert_eq!(ok("POST", "/api/v2/tailnet/-/acl/validate", acl.clone()).await, json!({}));
+    let old = format!("{head}if-match: \"0000\"\r\n");
+    let (status, answer) = console.ask_with(&old, "POST", "/api/v2/tailnet/-/acl", &acl.to_string()).await;
+    assert!(status == 412 && answer.contains("invalid old hash"), "{answer}");
+    // resources tailscale_dns_nameservers, _split_nameservers, _search_paths, _preferences.
+    ok("POST", "/api/v2/tailnet/-/dns/nameservers", json!({"dns": ["9.9.9.9"]})).await;
+    assert_eq!(ok("GET", "/api/v2/tailnet/-/dns/nameservers", Value::Null).await["dns"], json!(["9.9.9.9"]));
+    ok("PATCH", "/api/v2/tailnet/-/dns/split-dns", json!({"corp.example.com": ["10.0.0.53"]})).await;
+    let split = ok("GET", "/api/v2/tailnet/-/dns/split-dns", Value::Null).await;
+    assert_eq!(split, json!({"corp.example.com": ["10.0.0.53"]}));
+    ok("POST", "/api/v2/tailnet/-/dns/searchpaths", json!({"searchPaths": ["corp.example.com"]})).await;
+    ok("POST", "/api/v2/tailnet/-/dns/preferences", json!({"magicDNS": true})).await;
+    // resource tailscale_tailnet_settings, data tailscale_users.
+    let settings = ok("PATCH", "/api/v2/tailnet/-/settings", json!({"devicesKeyDurationDays": 90})).await;
+    assert_eq!(settings["devicesKeyDurationDays"], 90);
+    let users = ok("GET", "/api/v2/tailnet/-/users", Value::Null).await["users"].clone();
+    assert_eq!(users[0]["loginName"], "a@example.com");
+    // A client that is deleted takes its tokens along, everywhere.
+    let path = format!("/api/v2/tailnet/-/keys/{}", client["id"].as_str().unwrap());
+    console.ok("DELETE", &path, Value::Null).await;
+    for _ in &console.members {
+        let (status, answer) = ask("GET", "/api/v2/tailnet/-/devices", Value::Null).await;
+        assert_eq!((status, &answer["status"]), (401, &json!(401)));
+    }
 }
 
 async fn strangers(console: &Console) {

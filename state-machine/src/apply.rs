@@ -155,6 +155,8 @@ impl State {
             Command::BackfillAddresses { seed } => self.backfill_addresses(seed),
 
             Command::SetPolicy { text, author } => self.set_policy(text, author),
+            Command::ReplacePolicy { over, text, author } => self.replace_policy(over, text, author),
+            Command::ReplaceSettings { seen, settings } => self.replace_settings(&seen, *settings),
 
             Command::CreateWebhook { webhook, secret } => self.create_webhook(webhook, secret),
             Command::DeleteWebhook { id } => self.delete_webhook(&id),

@@ -59,6 +59,8 @@ table! {
     NOT_FOUNDED 1014, "the cluster has not been founded", "the first member is just starting", "try again in a moment";
     ADDRESS_TAKEN 1015, "the address is another node's", "an address belongs to one node at a time", "choose another, or give that node another one first: hsraft nodes set-ip";
     ADDRESS_UNFIT 1016, "the address or range cannot be used", "it lies outside prefixes.v4 and prefixes.v6, or clients keep it for themselves", "choose one inside the prefixes; hsraft explain HSR-1010 when none is left";
+    CHANGED 1020, "it changed since you read it", "somebody else changed it meanwhile; yours would have undone theirs", "read it again, make your change to that, and ask again; nothing changed";
+    NOT_HERE 1021, "this server has nothing of that kind", "Tailscale's own service has it, a cluster has not", "leave it out; what there is stands in /api/v1/docs";
     TOKEN_UNKNOWN 1101, "the join token is not known", "it is mistyped, was revoked, or is of another cluster", "make a new one: hsraft token create";
     TOKEN_EXPIRED 1102, "the join token has expired", "tokens live 15 minutes unless --ttl says otherwise", "make a new one: hsraft token create";
     TOKEN_USED 1103, "the join token was used already", "a token lets one member in", "make a new one: hsraft token create";
@@ -221,6 +223,7 @@ impl Refusal {
             Refusal::TokenOutdated => &TOKEN_OUTDATED,
             Refusal::RotationUnderWay { .. } => &ROTATION_UNDER_WAY,
             Refusal::SecretsChanged => &SECRETS_CHANGED,
+            Refusal::Changed { .. } => &CHANGED,
             Refusal::AlreadyFounded => &ALREADY_FOUNDED,
             Refusal::NotFounded => &NOT_FOUNDED,
             Refusal::LoginOver => &LOGIN_OVER,

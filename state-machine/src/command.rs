@@ -326,6 +326,19 @@ pub enum Command {
         author: String,
     },
 
+    /// The same over the version its author saw, by number; 0: none was in force. Whoever sets a policy without having seen
+    /// the one in force would undo what another did meanwhile.
+    ReplacePolicy {
+        over: u64,
+        text: Arc<str>,
+        author: String,
+    },
+    /// The same for what all members share.
+    ReplaceSettings {
+        seen: Box<Settings>,
+        settings: Box<Settings>,
+    },
+
     // whoever outside is told
     /// `webhook.created_at` and `delivered` are decided by apply. Level 4.
     CreateWebhook {

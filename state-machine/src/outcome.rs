@@ -101,6 +101,10 @@ pub enum Refusal {
     PolicyRejected {
         why: String,
     },
+    /// Somebody else changed it since the proposer looked.
+    Changed {
+        what: What,
+    },
     /// The cluster does not behave the new way yet; from the leader, before anything is written.
     LevelTooLow {
         needs: u32,
@@ -199,6 +203,9 @@ impl fmt::Display for Refusal {
                 waiting.join(", ")
             ),
             Refusal::SecretsChanged => f.write_str("a secret changed meanwhile; nothing was done, ask again"),
+            Refusal::Changed { what } => {
+                write!(f, "the {what} changed since you read it, invalid old hash; read it again and ask again")
+            }
             Refusal::AlreadyFounded => f.write_str("the cluster exists already"),
             Refusal::NotFounded => f.write_str("the cluster has not been founded"),
             Refusal::LoginOver => f.write_str("the login was finished, rejected or has expired"),

@@ -174,6 +174,28 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             codec::encode_answer(&Err(Refusal::AddressUnfit { address, why }))
         }),
         ("state.beyond", beyond::state().to_snapshot()),
+        ("entry.replace_policy", {
+            entry(Command::ReplacePolicy { over: 3, text: "{}".into(), author: "api key x".into() })
+        }),
+        ("entry.replace_settings", {
+            let settings = Settings { magic_dns: false, ..Settings::default() };
+            entry(Command::ReplaceSettings { seen: Box::default(), settings: Box::new(settings) })
+        }),
+        ("answer.changed", codec::encode_answer(&Err(Refusal::Changed { what: What::Policy }))),
+        ("entry.oauth_client", {
+            let key = ApiKey {
+                prefix: "p".repeat(12),
+                scopes: ["devices:core:read".to_owned()].into(),
+                tags: ["tag:k8s".to_owned()].into(),
+                description: "operator".into(),
+                ..ApiKey::default()
+            };
+            entry(Command::CreateApiKey { key })
+        }),
+        ("entry.described_key", {
+            let key = PreAuthKey { prefix: "p".repeat(12), description: "ci".into(), ..PreAuthKey::default() };
+            entry(Command::CreatePreAuthKey { key })
+        }),
     ]
 }
 

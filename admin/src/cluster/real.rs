@@ -39,6 +39,10 @@ impl Backend for Cluster {
         Cluster::latest(self)
     }
 
+    fn watch(&self) -> tokio::sync::watch::Receiver<Arc<State>> {
+        Cluster::watch(self)
+    }
+
     fn confirm(&self) -> BoxFuture<'_, Result<Arc<State>, Failure>> {
         Box::pin(async { Ok(Cluster::confirm(self).await?) })
     }

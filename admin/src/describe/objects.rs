@@ -95,7 +95,9 @@ pub fn reference(kind: &str, prefix: &str) -> Value {
         // Written as a string, read from both.
         "id" => json!({"type": "string", "format": "uint64"}),
         "moment" => json!({"type": "string", "format": "date-time"}),
-        "string" | "boolean" | "integer" => json!({"type": kind}),
+        "string" | "boolean" | "integer" | "object" => json!({"type": kind}),
+        // As many as it takes, one at least.
+        "count" => json!({"type": "integer", "minimum": 1}),
         object => json!({"$ref": format!("{prefix}{object}")}),
     }
 }

@@ -1,4 +1,12 @@
-//! The operations of REST v1, one a row.
+//! The operations of the API, one a row: Headscale's here, ours and Tailscale's in files of their own.
+
+mod cluster;
+mod v2;
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Operation> {
+    OPERATIONS.iter().chain(cluster::OPERATIONS).chain(v2::OPERATIONS)
+}
 
 /// One method at one path.
 pub struct Operation {
@@ -18,13 +26,34 @@ pub struct Operation {
 impl Operation {
     /// The noun it belongs to.
     pub fn tag(&self) -> &'static str {
-        self.path.trim_start_matches("/api/v1/").split('/').next().unwrap_or_default()
+        match self.family() {
+            Family::Headscale => self.path.trim_start_matches("/api/v1/").split('/').next().unwrap_or_default(),
+            Family::Cluster => "cluster",
+            Family::Tailscale => "tailscale",
+        }
+    }
+
+    /// Whose operation it is.
+    pub fn family(&self) -> Family {
+        match self.path {
+            path if path.starts_with("/api/v1/cluster/") => Family::Cluster,
+            path if path.starts_with("/api/v2/") => Family::Tailscale,
+            _ => Family::Headscale,
+        }
     }
 
     /// Names in the path.
     pub fn path_names(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
     }
+}
+
+/// Whose operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Headscale,
+    Cluster,
+    Tailscale,
 }
 
 type Fields = &'static [(&'static str, &'static str)];
@@ -47,7 +76,7 @@ const NODE: (&str, &str) = ("node", "Node");
 const TAGS: Fields = &[("tags", "string[]")];
 const USER_AND_KEY: Fields = &[("user", "string"), ("key", "string")];
 
-/// All of them.
+/// Headscale's.
 #[rustfmt::skip]
 pub const OPERATIONS: &[Operation] = &[
     row("GET", "/api/v1/user", "ListUsers", "Users, or those with this name, email or id", &[("name", "string"), ("email", "string"), ("id", "string")], &[], ("users", "User[]")),
@@ -60,7 +89,7 @@ pub const OPERATIONS: &[Operation] = &[
     row("POST", "/api/v1/preauthkey/expire", "ExpirePreAuthKey", "End a pre-auth key now", &[], &[("id", "id")], NONE),
     row("DELETE", "/api/v1/preauthkey", "DeletePreAuthKey", "Delete a pre-auth key", &[("id", "string")], &[], NONE),
 
-    row("GET", "/api/v1/node", "ListNodes", "Nodes, or those of one user", &[("user", "string")], &[], ("nodes", "Node[]")),
+    row("GET", "/api/v1/node", "ListNodes", "Nodes, or those of one user; with limit a page, whose next is where the following one begins", &[("user", "string"), ("limit", "count"), ("after", "integer")], &[], ("nodes", "Node[]")),
     row("GET", "/api/v1/node/{nodeId}", "GetNode", "One node, by id or name", &[], &[], NODE),
     row("DELETE", "/api/v1/node/{nodeId}", "DeleteNode", "Delete a node", &[], &[], NONE),
     row("POST", "/api/v1/node/{nodeId}/tags", "SetTags", "Give a node to tags, replacing those it has", &[], TAGS, NODE),
@@ -77,13 +106,15 @@ pub const OPERATIONS: &[Operation] = &[
     row("POST", "/api/v1/auth/reject", "AuthReject", "Turn a waiting request away", &[], &[("authId", "string")], NONE),
 
     row("GET", "/api/v1/apikey", "ListApiKeys", "API keys, without their secrets", &[], &[], ("apiKeys", "ApiKey[]")),
-    row("POST", "/api/v1/apikey", "CreateApiKey", "Make an API key; it is shown this once", &[], &[("expiration", "moment"), ("role", "string")], ("apiKey", "string")),
+    row("POST", "/api/v1/apikey", "CreateApiKey", "Make an API key; it is shown this once", &[], &[("expiration", "moment"), ("role", "string"), ("user", "string")], ("apiKey", "string")),
     row("POST", "/api/v1/apikey/expire", "ExpireApiKey", "End an API key now: by prefix or by id", &[], &[("prefix", "string"), ("id", "id")], NONE),
     row("DELETE", "/api/v1/apikey/{prefix}", "DeleteApiKey", "Delete an API key: by prefix, or by id with the prefix -", &[("id", "string")], &[], NONE),
 
     row("GET", "/api/v1/policy", "GetPolicy", "The policy in force", &[], &[], (".", "Policy")),
     row("PUT", "/api/v1/policy", "SetPolicy", "Put another policy in force", &[], &[("policy", "string")], (".", "Policy")),
     row("POST", "/api/v1/policy/check", "CheckPolicy", "Whether this policy would be taken", &[], &[("policy", "string")], NONE),
+
+    row("GET", "/api/v1/policy/history", "PolicyHistory", "Policies that were in force, newest first", &[("text", "boolean")], &[], ("history", "object[]")),
 
     row("GET", "/api/v1/health", "Health", "Whether this member can read current state", &[], &[], ("databaseConnectivity", "boolean")),
 ];

@@ -142,6 +142,7 @@ fn pre_auth_keys(made: &mut Repaired, keys: Vec<read::PreAuthKey>, nodes: &[read
             tags,
             expiration: moment(&key.expiration),
             created_at: moment(&key.created_at).unwrap_or_default(),
+            ..PreAuthKey::default()
         });
     }
 }

@@ -224,6 +224,7 @@ async fn every_age_is_taken_over() {
         }
         let learned = lone.latest().api_key_by_prefix("old_pre").unwrap().secret_sha256;
         assert_eq!(learned, secret_text::hash(&SECRET[..32]));
+        assert_eq!(take_over(&lone, &repaired).await, 0, "said again although keys were used meanwhile");
         for key in [new_style.replace("-_cret", "-_krat"), old_style.replace("-_cret", "-_krat"), "old_pre.x".into()] {
             assert_eq!(status(&lone, &key).await, 401, "{key}");
         }

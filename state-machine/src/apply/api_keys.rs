@@ -7,13 +7,29 @@ use crate::{
     state::State,
 };
 
-use super::{features, invalid, not_found};
+use super::{check_text, features, invalid, not_found};
+
+/// What somebody calls a key.
+pub(super) const DESCRIPTION_BYTES_MAX: usize = 255;
+
+/// More than there are.
+const SCOPES_MAX: usize = 64;
+
+fn is_scope(scope: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || b":_".contains(&byte);
+    (1..=64).contains(&scope.len()) && scope.bytes().all(fits)
+}
 
 impl State {
     pub(super) fn create_api_key(&mut self, key: ApiKey) -> Answer {
         names::check_key_prefix(&key.prefix).map_err(|why| invalid(What::ApiKey, why))?;
         if self.api_key_by_prefix(&key.prefix).is_some() {
             return Err(Refusal::Taken { what: What::ApiKey, name: key.prefix });
+        }
+        names::check_tags(&key.tags).map_err(|why| invalid(What::Tag, why))?;
+        check_text(What::ApiKey, "description", &key.description, DESCRIPTION_BYTES_MAX)?;
+        if key.scopes.len() > SCOPES_MAX || key.scopes.iter().any(|scope| !is_scope(scope)) {
+            return Err(invalid(What::ApiKey, "a scope is a few words in small letters, such as devices:core:read"));
         }
         if (key.role == Role::User) != key.user.is_some() {
             return Err(invalid(What::ApiKey, "a key of role user names a user, and no other key does"));

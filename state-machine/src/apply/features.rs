@@ -30,7 +30,7 @@ use super::invalid;
 /// | 1 | everything before policies were understood |
 /// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
 /// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs; members' addresses and the dial plan; people sign in at a login provider; every change is written down |
-/// | 4 | what operators ask for beyond Headscale (`BEYOND`): chosen addresses and ranges, nodes that wait for an approval, webhooks |
+/// | 4 | what operators ask for beyond Headscale (`BEYOND`): chosen addresses and ranges, nodes that wait for an approval, webhooks; OAuth clients, changes over what their author saw |
 pub const FEATURE_LEVEL: u32 = BEYOND;
 
 /// The level that brought the policy's meaning into apply.
@@ -63,7 +63,10 @@ impl Command {
             | Command::DeleteWebhook { .. }
             | Command::WebhookTold { .. } => BEYOND,
             Command::CreateJoinToken { token } if token.uses > 1 || !token.from.is_empty() => OPERATION,
+            Command::CreateApiKey { key } if is_client(key) => BEYOND,
             Command::CreateApiKey { key } if is_users(key) => OPERATION,
+            Command::CreatePreAuthKey { key } if !key.description.is_empty() => BEYOND,
+            Command::ReplacePolicy { .. } | Command::ReplaceSettings { .. } => BEYOND,
             Command::Import { batch } if batch.api_keys.iter().any(is_users) => OPERATION,
             Command::SetMemberRole { insist: true, .. }
             | Command::SetMemberAddresses { .. }
@@ -81,6 +84,11 @@ impl Command {
             _ => 0,
         }
     }
+}
+
+/// An OAuth client: narrower than its role.
+fn is_client(key: &ApiKey) -> bool {
+    !(key.scopes.is_empty() && key.tags.is_empty() && key.description.is_empty())
 }
 
 fn is_users(key: &ApiKey) -> bool {

@@ -19,6 +19,14 @@ const POLICY_BYTES_MAX: usize = 1024 * 1024;
 const HISTORY: usize = 100;
 
 impl State {
+    /// Puts a text in force over the version its author has seen.
+    pub(super) fn replace_policy(&mut self, over: u64, text: Arc<str>, author: String) -> Answer {
+        if self.policy().map_or(0, |policy| policy.number) != over {
+            return Err(Refusal::Changed { what: What::Policy });
+        }
+        self.set_policy(text, author)
+    }
+
     /// A text that means nothing, or whose own tests fail in this tailnet, does not enter force. The edge has looked
     /// before; here it is decided, at one place of the log. Whoever changes what the engine takes gives the change a
     /// feature level: all members must answer this entry alike.

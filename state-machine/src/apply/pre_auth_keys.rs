@@ -7,12 +7,13 @@ use crate::{
     state::State,
 };
 
-use super::{invalid, not_found};
+use super::{api_keys::DESCRIPTION_BYTES_MAX, check_text, invalid, not_found};
 
 impl State {
     pub(super) fn create_pre_auth_key(&mut self, key: PreAuthKey) -> Answer {
         names::check_key_prefix(&key.prefix).map_err(|why| invalid(What::PreAuthKey, why))?;
         names::check_tags(&key.tags).map_err(|why| invalid(What::Tag, why))?;
+        check_text(What::PreAuthKey, "description", &key.description, DESCRIPTION_BYTES_MAX)?;
         if let Some(user) = key.user {
             self.user(user).ok_or_else(|| not_found(What::User, user))?;
         } else if key.tags.is_empty() {

@@ -16,6 +16,14 @@ const BASE_DOMAIN_BYTES_MAX: usize = 253 - names::LABEL_BYTES_MAX - 1;
 const LIST_MAX: usize = 4_096;
 
 impl State {
+    /// Changes what its author has seen.
+    pub(super) fn replace_settings(&mut self, seen: &Settings, settings: Settings) -> Answer {
+        if **self.settings() != *seen {
+            return Err(Refusal::Changed { what: What::Settings });
+        }
+        self.apply_settings(settings)
+    }
+
     pub(super) fn apply_settings(&mut self, settings: Settings) -> Answer {
         if **self.settings() == settings {
             return Ok(Outcome::Unchanged);

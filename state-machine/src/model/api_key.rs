@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{ApiKeyId, Timestamp, UserId};
@@ -17,6 +19,15 @@ pub struct ApiKey {
     /// Whose things the key may see and change, where its role is [`Role::User`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<UserId>,
+    /// Of an OAuth client, what it may do within its role, such as `devices:core:read`; empty: all of it. Level 4.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub scopes: BTreeSet<String>,
+    /// Of an OAuth client, the tags of the keys it makes. Level 4.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<String>,
+    /// What its owner calls it. Level 4.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
     pub expiration: Option<Timestamp>,
     pub created_at: Timestamp,
     /// Coarse: written at most once an hour.

@@ -22,6 +22,9 @@ pub struct PreAuthKey {
     /// Whether it let a node in already.
     pub used: bool,
     pub tags: BTreeSet<String>,
+    /// What its owner calls it. Level 4.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
     pub expiration: Option<Timestamp>,
     pub created_at: Timestamp,
 }

@@ -75,6 +75,11 @@ impl Story {
                 secrets: vec![],
             },
             "settings" => Command::ApplySettings { settings: self.settings(words, (**self.state.settings()).clone())? },
+            // As if all had been as usual when the author looked.
+            "settings-over-usual" => Command::ReplaceSettings {
+                seen: Box::default(),
+                settings: Box::new(self.settings(words, Settings::default())?),
+            },
             "token" => Command::CreateJoinToken {
                 token: JoinToken {
                     id: words.first()?.into(),
@@ -207,6 +212,9 @@ impl Story {
                     prefix: words.first()?.into(),
                     secret_sha256: hash(words.first()?),
                     expiration: self.moment(words, "expires")?,
+                    scopes: words.list("scopes")?.into_iter().collect(),
+                    tags: words.list("tags")?.into_iter().collect(),
+                    description: words.text("called"),
                     ..ApiKey::default()
                 },
             },
@@ -281,7 +289,13 @@ impl Story {
             "delete-webhook" => Command::DeleteWebhook { id: words.first()?.into() },
             "told" => Command::WebhookTold { id: words.first()?.into(), through: words.id("through")? },
             "backfill" => Command::BackfillAddresses { seed: words.number("seed")?.unwrap_or(0) },
-            "policy" => Command::SetPolicy { text: words.rest.clone().into(), author: "cli".into() },
+            "policy" => {
+                let (text, author) = (words.rest.clone().into(), "cli".to_owned());
+                match words.number("over")? {
+                    Some(over) => Command::ReplacePolicy { over, text, author },
+                    None => Command::SetPolicy { text, author },
+                }
+            }
             "ssh-begin" => Command::BeginSshCheck {
                 id: words.text("id"),
                 source: words.id("from").map(NodeId)?,

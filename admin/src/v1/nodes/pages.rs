@@ -3,18 +3,14 @@
 //! Ten thousand nodes are ten megabytes of JSON. They are written a few at a time, as fast as the caller takes them, so
 //! the first bytes leave at once, nobody holds all of it, and other requests get their turn in between.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    convert::Infallible,
-    ops::Bound,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, convert::Infallible, ops::Bound, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
     http::header,
     response::{IntoResponse, Response},
 };
+use futures::StreamExt;
 use ipnet::IpNet;
 use state_machine::{NodeId, State, UserId};
 
@@ -58,40 +54,50 @@ impl Pages {
     /// The next one there is, whether it may be told or not.
     fn peek(&self) -> Option<&Arc<state_machine::Node>> {
         let behind = (Bound::Excluded(self.after), Bound::Unbounded);
-        let mine = |node: &&Arc<state_machine::Node>| {
-            self.owner.is_none() || (!node.is_tagged() && node.user == self.owner)
-        };
+        let mine =
+            |node: &&Arc<state_machine::Node>| self.owner.is_none() || (!node.is_tagged() && node.user == self.owner);
         self.state.nodes().range(behind).map(|(_, node)| node).find(mine)
     }
 
     /// `{"nodes": […]}`; with `next`, the id to go on after, when a page ends before the list does.
-    pub fn written(self, name: &'static str) -> Response {
-        let begun = Bytes::from(format!("{{\"{name}\":["));
-        let pieces = futures::stream::unfold((Some(self), VecDeque::from([begun]), true), |mut writer| async move {
-            let (pages, waiting, first) = &mut writer;
-            if let Some(piece) = waiting.pop_front() {
-                return Some((Ok::<_, Infallible>(piece), writer));
+    pub fn written(mut self, name: &str) -> Response {
+        let mut first = format!("{{\"{name}\":[").into_bytes();
+        let whole = self.write_some(&mut first, true);
+        // A short list has a length, as every other answer.
+        let body = match whole {
+            true => Body::from(first),
+            false => {
+                let begun = futures::stream::once(async { Ok::<_, Infallible>(Bytes::from(first)) });
+                let rest = futures::stream::unfold(Some(self), |pages| async move {
+                    let mut pages = pages?;
+                    let mut piece = Vec::new();
+                    let whole = pages.write_some(&mut piece, false);
+                    Some((Ok(Bytes::from(piece)), (!whole).then_some(pages)))
+                });
+                Body::from_stream(begun.chain(rest))
             }
-            let reading = pages.as_mut()?;
-            let mut piece = Vec::new();
-            for node in reading.by_ref().take(AT_A_TIME) {
-                if !std::mem::take(first) {
-                    piece.push(b',');
-                }
-                serde_json::to_writer(&mut piece, &node).expect("nodes can be written as JSON");
+        };
+        ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+    }
+
+    /// Writes some nodes, and the end of the list when there are no more: then the answer is true.
+    fn write_some(&mut self, piece: &mut Vec<u8>, mut first: bool) -> bool {
+        for node in self.by_ref().take(AT_A_TIME) {
+            if !std::mem::take(&mut first) {
+                piece.push(b',');
             }
-            let more = reading.peek().is_some();
-            if !more || reading.left == Some(0) {
-                piece.push(b']');
-                if more {
-                    piece.extend_from_slice(format!(",\"next\":\"{}\"", reading.after).as_bytes());
-                }
-                piece.push(b'}');
-                *pages = None;
-            }
-            Some((Ok(Bytes::from(piece)), writer))
-        });
-        ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
+            serde_json::to_writer(&mut *piece, &node).expect("nodes can be written as JSON");
+        }
+        let more = self.peek().is_some();
+        if more && self.left != Some(0) {
+            return false;
+        }
+        piece.push(b']');
+        if more {
+            piece.extend_from_slice(format!(",\"next\":\"{}\"", self.after).as_bytes());
+        }
+        piece.push(b'}');
+        true
     }
 }
 
@@ -122,12 +128,8 @@ mod tests {
     fn tailnet(nodes: u16) -> Arc<State> {
         let lone = Lone::new();
         let [name, empty] = ["ann", ""].map(str::to_owned);
-        let user = Command::CreateUser {
-            name,
-            display_name: empty.clone(),
-            email: empty.clone(),
-            profile_pic_url: empty,
-        };
+        let user =
+            Command::CreateUser { name, display_name: empty.clone(), email: empty.clone(), profile_pic_url: empty };
         lone.apply(user).unwrap();
         for (prefix, tags) in [("a", vec![]), ("t", vec!["tag:x".to_owned()])] {
             let key = PreAuthKey {

@@ -307,13 +307,7 @@ async fn furnish(cluster: &Cluster, entropy: &Entropy, nodes: u64) -> Result<()>
     Ok(())
 }
 
-async fn load(
-    cluster: &Cluster,
-    entropy: &Entropy,
-    clients: usize,
-    secs: u64,
-    writes: Writes,
-) -> Result<Figures> {
+async fn load(cluster: &Cluster, entropy: &Entropy, clients: usize, secs: u64, writes: Writes) -> Result<Figures> {
     let nodes: Vec<(NodeId, NodeKey)> =
         cluster.latest().nodes().values().map(|node| (node.id, node.node_key)).collect();
     let nodes = Arc::new(nodes);

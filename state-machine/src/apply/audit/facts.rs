@@ -94,6 +94,7 @@ impl Facts for PreAuthKey {
             ("ephemeral", flag(self.ephemeral)),
             ("used", flag(self.used)),
             ("tags", list(&self.tags)),
+            ("description", text(&self.description)),
             ("expires", shown(self.expiration)),
         ]
     }
@@ -110,6 +111,9 @@ impl Facts for ApiKey {
             ("prefix", text(&self.prefix)),
             ("role", text(role)),
             ("user", shown(self.user)),
+            ("scopes", list(&self.scopes)),
+            ("tags", list(&self.tags)),
+            ("description", text(&self.description)),
             ("expires", shown(self.expiration)),
         ]
     }

@@ -1,0 +1,60 @@
+//! Ours: members, tokens, drills, certificates, what changes and who changed it.
+
+use super::{NONE, Operation, row};
+
+const REPLY: (&str, &str) = (".", "object");
+const LIST: (&str, &str) = (".", "object[]");
+
+/// All of them.
+#[rustfmt::skip]
+pub const OPERATIONS: &[Operation] = &[
+    row("GET", "/api/v1/cluster/members", "ListMembers", "Members and how they are", &[("all", "boolean")], &[], REPLY),
+    row("DELETE", "/api/v1/cluster/members/{member}", "RemoveMember", "Take a member out, for ever", &[("riskQuorum", "boolean")], &[], NONE),
+    row("POST", "/api/v1/cluster/members/{member}/role", "SetMemberRole", "Let a member vote, or follow only", &[], &[("role", "string"), ("force", "boolean")], NONE),
+    row("POST", "/api/v1/cluster/members/{member}/draining", "SetMemberDraining", "Send a member's clients to the others", &[], &[("draining", "boolean")], NONE),
+    row("POST", "/api/v1/cluster/transfer-leader", "TransferLeader", "Hand the lead over: to a member, or to the one that is furthest", &[], &[("to", "string")], NONE),
+    row("GET", "/api/v1/cluster/status", "ClusterStatus", "How the cluster is; answers without a majority, too", &[], &[], REPLY),
+    row("GET", "/api/v1/cluster/audit", "ListAudit", "Who changed what, when and from where; hash-chained", &[("after", "integer"), ("limit", "integer"), ("by", "string"), ("what", "string"), ("object", "string")], &[], REPLY),
+    row("GET", "/api/v1/cluster/events", "FollowEvents", "What changes, as server-sent events with the log index as id; Last-Event-ID goes on", &[("after", "integer")], &[], ("", "text/event-stream")),
+    row("GET", "/api/v1/cluster/prometheus/nodes", "DiscoverNodes", "Nodes as targets for Prometheus (http_sd_configs)", &[("port", "count"), ("user", "string"), ("tag", "string"), ("online", "boolean")], &[], LIST),
+    row("GET", "/api/v1/cluster/prometheus/members", "DiscoverMembers", "Members as targets for Prometheus (http_sd_configs)", &[("port", "count")], &[], LIST),
+    row("GET", "/api/v1/cluster/tokens", "ListJoinTokens", "Tickets into the cluster", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/tokens", "CreateJoinToken", "Make a ticket; it is shown this once", &[], &[("ttlSecs", "integer"), ("name", "string"), ("role", "string"), ("uses", "integer"), ("from", "string[]")], REPLY),
+    row("DELETE", "/api/v1/cluster/tokens/{token}", "RevokeJoinToken", "Tear a ticket up", &[], &[], NONE),
+    row("GET", "/api/v1/cluster/upgrade", "UpgradeStatus", "Which programs run, and what the cluster has come to", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/upgrade/finalize", "FinalizeUpgrade", "Let the cluster behave as its newest program can", &[], &[("now", "boolean")], REPLY),
+    row("POST", "/api/v1/cluster/policy/check", "CheckPolicyHere", "What is odd about a policy", &[], &[("policy", "string")], REPLY),
+    row("GET", "/api/v1/cluster/policy/why", "ExplainAccess", "Whether one may reach another, and which rule says so", &[("src", "string"), ("dst", "string"), ("proto", "string")], &[], REPLY),
+    row("POST", "/api/v1/cluster/policy/impact", "PolicyImpact", "What another policy would change for whom", &[], &[("policy", "string")], REPLY),
+    row("POST", "/api/v1/cluster/policy/rollback", "RollBackPolicy", "Put an older policy in force again", &[], &[("number", "integer")], (".", "Policy")),
+    row("GET", "/api/v1/cluster/nodes/waiting", "ListWaitingNodes", "Nodes that wait for an approval", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/nodes/{node}/addresses", "SetNodeAddresses", "Give a node other addresses", &[], &[("addresses", "string[]")], REPLY),
+    row("POST", "/api/v1/cluster/nodes/{node}/approval", "SetNodeApproval", "Approve a node, or hold it back", &[], &[("approved", "boolean")], REPLY),
+    row("GET", "/api/v1/cluster/users/ranges", "ListUserRanges", "From which ranges users' nodes get their addresses", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/users/{user}/ranges", "SetUserRanges", "Other ranges for a user", &[], &[("ranges", "string[]")], REPLY),
+    row("GET", "/api/v1/cluster/webhooks", "ListWebhooks", "Who outside is told what happens", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/webhooks", "CreateWebhook", "Tell a URL; its signing secret is shown this once", &[], &[("url", "string"), ("events", "string[]")], REPLY),
+    row("DELETE", "/api/v1/cluster/webhooks/{webhook}", "DeleteWebhook", "Tell it no more", &[], &[], NONE),
+    row("GET", "/api/v1/cluster/ssh-checks", "ListSshChecks", "Connections by SSH that wait for somebody", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/ssh-checks/{check}/approve", "ApproveSshCheck", "Let one through", &[], &[], NONE),
+    row("POST", "/api/v1/cluster/ssh-checks/{check}/reject", "RejectSshCheck", "Turn one away", &[], &[], NONE),
+    row("GET", "/api/v1/cluster/certificates", "ListCertificates", "Certificates of members and for clients", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/certificates/renew", "RenewCertificate", "A new certificate for a member, now", &[], &[("member", "string")], REPLY),
+    row("POST", "/api/v1/cluster/certificates/rotate", "RotateAuthority", "Another authority for members' certificates", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/secrets/reseal", "ResealSecrets", "All secrets under a new key", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/recovery-key", "CreateRecoveryKey", "The key that opens backups; it is shown this once", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/recovery-key/confirm", "ConfirmRecoveryKey", "Say that you have it", &[], &[("key", "string")], NONE),
+    row("GET", "/api/v1/cluster/backup", "SaveBackup", "The state as a backup file", &[], &[], ("", "application/octet-stream")),
+    row("POST", "/api/v1/cluster/verify", "CompareStates", "Have all members compare their states", &[], &[], REPLY),
+    row("GET", "/api/v1/cluster/scrub", "ScrubStatus", "How the reading through of this member's disk goes", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/scrub", "BeginScrub", "Read this member's disk through", &[], &[], REPLY),
+    row("GET", "/api/v1/cluster/drill", "DrillStatus", "Whether a drill is on", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/drill", "BeginDrill", "Open a drill at this member", &[], &[("id", "string"), ("forSecs", "integer"), ("despiteFreeze", "boolean")], NONE),
+    row("DELETE", "/api/v1/cluster/drill", "StopDrill", "End whatever drill is on", &[], &[], NONE),
+    row("DELETE", "/api/v1/cluster/drill/{drill}", "EndDrill", "End a drill", &[], &[], NONE),
+    row("POST", "/api/v1/cluster/drill/{drill}/faults", "InjectFault", "Break something for a while", &[], &[("kind", "string"), ("forMs", "integer"), ("members", "string[]"), ("delayMs", "integer")], NONE),
+    row("DELETE", "/api/v1/cluster/drill/{drill}/faults", "HealFaults", "Mend it", &[], &[], NONE),
+    row("GET", "/api/v1/cluster/import", "ImportStatus", "What an import would find here", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/import", "Import", "Rows of another server's database, a batch", &[], &[("batch", "object")], REPLY),
+    row("POST", "/api/v1/cluster/export", "Export", "The tailnet as rows of another server's database", &[], &[], REPLY),
+];
