@@ -96,7 +96,7 @@ pub(crate) async fn approve(
 pub(crate) async fn waiting(Shared(api): Shared<Api>, query: Query) -> Result<Reply<Nodes>, ApiError> {
     let state = api.read(&query).await?;
     let waiting = state.nodes().values().filter(|node| node.unapproved);
-    Ok(Reply(Nodes { nodes: waiting.map(|node| nodes::view(&state, node)).collect() }))
+    Ok(Reply(Nodes { nodes: waiting.map(|node| nodes::view(&state, node)).collect(), next: None }))
 }
 
 /// `GET /cluster/users/ranges`.

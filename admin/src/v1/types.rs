@@ -164,17 +164,22 @@ envelope! {
 }
 
 /// Reply around nodes.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Nodes {
     pub nodes: Vec<Node>,
     /// Ours: the node to go on after, when the page that was asked for ends before the list does.
-    #[serde(deserialize_with = "next::deserialize")]
+    #[serde(with = "next", skip_serializing_if = "Option::is_none")]
     pub next: Option<u64>,
 }
 
 mod next {
     use super::*;
+
+    /// As an id.
+    pub fn serialize<S: Serializer>(next: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        id::serialize(&next.unwrap_or_default(), serializer)
+    }
 
     /// As an id; absent: none.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
