@@ -30,6 +30,8 @@ use super::{
 pub const FEWEST: usize = 40;
 /// A clean restart after a point takes no longer than this (fault 5 of the matrix).
 const RESTART: Goal = Goal::worst(15_000.0);
+/// Entries between two snapshots where the log shall be archived.
+const LONG_LOG: u64 = 10_000;
 /// So many visits, then the truth is asked.
 const TRUTH_EVERY: usize = 6;
 
@@ -143,6 +145,10 @@ pub async fn run(wish: &Wish<'_>, report: &mut Report) -> Result<()> {
     let mut stage = Stage::up(wish.program).await?;
     let mut reached = std::collections::BTreeSet::new();
     for (number, (scene, point, action)) in visits.iter().enumerate() {
+        if *scene == Scene::Shelf && stage.crew.plan.snapshot_every < LONG_LOG {
+            stage.truth(&mut figure).await?;
+            stage = Stage::with(wish.program, LONG_LOG).await?;
+        }
         let visited = stage.visit(*scene, point, *action).await;
         match visited {
             Ok(took) => {
@@ -188,7 +194,11 @@ pub struct Stage {
 impl Stage {
     async fn up(program: &Path) -> Result<Stage> {
         // Snapshots and purges come every second or two, and backups are kept.
-        let plan = Plan { snapshot_every: 100, backups: true, program: Some(program.to_owned()), ..Plan::three() };
+        Stage::with(program, 100).await
+    }
+
+    async fn with(program: &Path, snapshot_every: u64) -> Result<Stage> {
+        let plan = Plan { snapshot_every, backups: true, program: Some(program.to_owned()), ..Plan::three() };
         let crew = Crew::up(plan, Ground::Loopback).await?;
         let canaries = Canaries::fly(&crew, "f");
         Ok(Stage { crew, canaries, program: program.to_owned() })

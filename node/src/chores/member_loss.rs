@@ -11,7 +11,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longer than any election, shorter than a client's patience; and longer than the 8 seconds for which Go's netcheck
 /// takes a relay for its home after the last word from it, even when the relay is no longer in the map. When the silent
 /// one led, its successor counts from its own election, which takes 0.6 s; both must fit in ten seconds (goal R5b).
-const SILENT_TOO_LONG: Duration = Duration::from_millis(8_700);
+const SILENT_TOO_LONG: Duration = Duration::from_millis(8_300);
 /// A member that comes and goes must not drag its relay and its address in and out of everybody's map.
 const HEARD_LONG_ENOUGH: Duration = Duration::from_secs(30);
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     process::Command,
     time::{Instant, sleep},
@@ -20,7 +20,7 @@ use crate::torture::{
 
 const SIZE: &str = "size=160m";
 /// Repetitions are slow: a member looks at its disk now and then.
-const OFTEN: usize = 10;
+const OFTEN: usize = 50;
 /// How long a member may take to notice.
 const NOTICED: Duration = Duration::from_secs(30);
 
@@ -31,6 +31,7 @@ pub async fn f13(wish: Wish<'_>) -> Result<Vec<Figure>> {
         return Ok(vec![Figure::skipped("F13", ROOM, "a small file system can only be mounted as root")]);
     }
     let mut room = Figure::new("F13", ROOM, Goal::worst(5000.0));
+    let mut noticed = Figure::new("F13c", "disk full: until that member leads no more, or refuses", Goal::default());
     let mut others = Figure::new("F13b", "disk full: longest time without a write elsewhere", Goal::worst(2000.0));
     let plan = Plan { program: Some(wish.program.to_owned()), ..Plan::three() };
     let mut crew = Crew::prepared(plan, Ground::Loopback).await?;
@@ -49,15 +50,21 @@ pub async fn f13(wish: Wish<'_>) -> Result<Vec<Figure>> {
         let into = format!("of={}", ballast.display());
         let filled = Command::new("dd").args(["if=/dev/zero", "bs=64k", &into]).output().await?;
         ensure!(!filled.status.success(), "round {round}: the disk did not fill up");
-        // Until it refuses, or leads no more.
-        let mut refused = None;
-        while refused.is_none() && since.elapsed() < NOTICED {
+        // Until it refuses, or leads no more: then what it is asked for is done by another.
+        let (mut refused, mut gave_up) = (None, false);
+        while refused.is_none() && !gave_up && since.elapsed() < NOTICED {
             let body = json!({ "name": format!("full-{round}-{}", since.elapsed().as_millis()) });
             refused =
                 crew.api(leader).post("/api/v1/user", &body, PATIENCE).await.err().map(|error| format!("{error:#}"));
+            let status = crew.status(leader).await;
+            let leads =
+                |status: &Value| status["leader"] == json!(crew.seats[leader].name) || status["leader"].is_null();
+            gave_up = status.is_some_and(|status| !leads(&status));
             sleep(Duration::from_millis(50)).await;
         }
+        noticed.took(since.elapsed());
         match refused {
+            None if gave_up => {}
             Some(why) if why.contains("HSR-2020") => {}
             Some(why) => room.because.push(format!("round {round}: the full member said {why}")),
             None => room.fail(format!("round {round}: a full disk was not noticed within {NOTICED:?}")),
@@ -87,7 +94,7 @@ pub async fn f13(wish: Wish<'_>) -> Result<Vec<Figure>> {
     for what in verdict::broken(&crew, &diary).await.context("the truth afterwards")? {
         room.fail(what);
     }
-    Ok(vec![room.judged(times), others.judged(times)])
+    Ok(vec![room.judged(times), others.judged(times), noticed.judged(times)])
 }
 
 fn elsewhere(canaries: &Canaries, full: usize, since: Instant) -> Duration {

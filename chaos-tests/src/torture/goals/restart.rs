@@ -32,7 +32,7 @@ pub async fn r6(wish: Wish<'_>) -> Result<Vec<Figure>> {
     let (mut failed, mut turned_away) = (0, 0);
     for round in 0..wish.repeats {
         sleep(CALM).await;
-        guests.catch_up().await;
+        guests.catch_up();
         let leader = crew.leader().await?;
         let address = crew.seats[leader].address();
         let whom = guests.at(&address);
