@@ -188,7 +188,9 @@ pub enum Word {
     Upgrade(upgrade::UpgradeWord),
 
     /// Take over the database of a Headscale server
-    #[command(after_help = "Example:\n  hsraft import --from headscale --db /var/lib/headscale/db.sqlite --dry-run")]
+    #[command(
+        after_help = "Examples:\n  hsraft import --from headscale --db /var/lib/headscale/db.sqlite --dry-run\n  hsraft import --from headscale --db postgres://headscale:secret@localhost:5432/headscale --dry-run"
+    )]
     Import(moving::Import),
     /// Write a database that a Headscale server opens
     #[command(after_help = "Example:\n  hsraft export --to headscale --db headscale.sqlite")]

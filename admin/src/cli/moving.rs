@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     files,
-    headscale::{Holdings, Place, endpoint::Imported, read, repair, repair::Repaired, write},
+    headscale::{Holdings, Place, endpoint::Imported, postgres, read, repair, repair::Repaired, write},
 };
 
 /// Whose data.
@@ -32,8 +32,8 @@ pub struct Import {
     /// Whose database
     #[arg(long, value_enum, default_value = "headscale")]
     pub from: Whose,
-    /// The SQLite file [default: database.sqlite.path of the configuration file]
-    #[arg(long, value_name = "FILE")]
+    /// The SQLite file, or postgres://USER:PASSWORD@HOST:PORT/NAME (without TLS) [default: what the configuration file says]
+    #[arg(long, value_name = "FILE|URL", env = "HSRAFT_IMPORT_DB", hide_env_values = true)]
     pub db: Option<String>,
     /// The private Noise key, to compare with the cluster's [default: noise.private_key_path of the configuration file]
     #[arg(long, value_name = "FILE")]
@@ -76,19 +76,11 @@ pub async fn import(args: Import, global: &Global, output: Output) -> Result<(),
         let found = path.iter().try_fold(&file, |value, key| value.get(key))?;
         found.as_str().map(|text| folder.join(text))
     };
-    let database = match &args.db {
-        Some(url) if url.contains("://") => {
-            return Err(Problem::of(
-                &codes::IMPORT_SOURCE,
-                "only SQLite files are read by this version; let Headscale's data be copied into one first",
-            ));
-        }
-        Some(file) => PathBuf::from(file),
-        None => named(&["database", "sqlite", "path"]).ok_or_else(|| {
-            Problem::of(&codes::WHICH, "which database? --db FILE, or --config with database.sqlite.path in it")
-        })?,
+    let database = match source(&args, &file, &folder)? {
+        Source::Sqlite(path) => read::file(&path),
+        Source::Postgres(config) => postgres::database(&config).await,
     };
-    let database = read::file(&database).map_err(|why| Problem::of(&codes::IMPORT_SOURCE, why))?;
+    let database = database.map_err(|why| Problem::of(&codes::IMPORT_SOURCE, why))?;
     let version = database.version.clone();
     let repaired = repair::repaired(database);
     let changed = match args.dry_run {
@@ -111,6 +103,48 @@ pub async fn import(args: Import, global: &Global, output: Output) -> Result<(),
         repairs: &repaired.repairs,
     };
     output.show_ours(&report, || human(&report))
+}
+
+enum Source {
+    Sqlite(PathBuf),
+    Postgres(Box<tokio_postgres::Config>),
+}
+
+/// What is said with `--db`, or else what Headscale's own configuration file says.
+fn source(args: &Import, file: &serde_yaml_ng::Value, folder: &Path) -> Result<Source, Problem> {
+    let wrong = |why: String| Problem::of(&codes::IMPORT_SOURCE, why);
+    let at = |path: &[&str]| path.iter().try_fold(file, |value, key| value.get(key));
+    let text = |path: &[&str]| at(path).and_then(|value| value.as_str()).map(str::to_owned);
+    match &args.db {
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            // Its own words could repeat the password.
+            let config = url.parse().map_err(|_| {
+                wrong("the URL cannot be read; write postgres://USER:PASSWORD@HOST:5432/NAME, percent-encoded".into())
+            })?;
+            return Ok(Source::Postgres(Box::new(config)));
+        }
+        Some(url) if url.contains("://") => {
+            return Err(wrong("SQLite files are read, and postgres://USER:PASSWORD@HOST:5432/NAME".into()));
+        }
+        Some(path) => return Ok(Source::Sqlite(PathBuf::from(path))),
+        None => {}
+    }
+    if text(&["database", "type"]).is_some_and(|kind| kind == "postgres") {
+        let mut config = tokio_postgres::Config::new();
+        let of = |key: &str| text(&["database", "postgres", key]);
+        config.host(of("host").unwrap_or_else(|| "localhost".into()));
+        config.dbname(of("name").unwrap_or_else(|| "headscale".into()));
+        config.user(of("user").unwrap_or_else(|| "headscale".into()));
+        of("pass").into_iter().for_each(|password| _ = config.password(password));
+        let port = at(&["database", "postgres", "port"]).and_then(serde_yaml_ng::Value::as_u64);
+        config.port(port.and_then(|port| u16::try_from(port).ok()).unwrap_or(5432));
+        return Ok(Source::Postgres(Box::new(config)));
+    }
+    let named = text(&["database", "sqlite", "path"]).map(|path| Source::Sqlite(folder.join(path)));
+    named.ok_or_else(|| {
+        let how = "which database? --db FILE or --db postgres://…, or --config with a database section in it";
+        Problem::of(&codes::WHICH, how)
+    })
 }
 
 fn human(report: &Report<'_>) -> String {
@@ -226,19 +260,15 @@ fn batches(rows: &Rows) -> Vec<Rows> {
 pub async fn export(args: Export, desk: &Desk) -> Result<(), Problem> {
     let holdings: Holdings = desk.client.post("/api/v1/cluster/export", json!({})).await?;
     let left = write::file(&args.db, &holdings, desk.now).map_err(|why| Problem::of(&codes::EXPORT_FAILED, why))?;
+    let nodes = holdings.rows.nodes.iter().filter(|node| !node.unapproved).count();
     let report = json!({
         "users": holdings.rows.users.len(),
-        "nodes": holdings.rows.nodes.len(),
+        "nodes": nodes,
         "left": left,
     });
     desk.output.show_ours(&report, || {
         let mut text: String = left.iter().map(|each| format!("left: {each}\n")).collect();
-        text += &format!(
-            "{} users and {} nodes are in {}\n",
-            holdings.rows.users.len(),
-            holdings.rows.nodes.len(),
-            args.db.display()
-        );
+        text += &format!("{} users and {} nodes are in {}\n", holdings.rows.users.len(), nodes, args.db.display());
         text + "the Noise key stays in the cluster: give Headscale the file this cluster was founded with\n"
     })
 }

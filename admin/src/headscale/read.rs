@@ -1,6 +1,6 @@
-//! A SQLite file of Headscale as it is. Columns came and went between releases: what a file does not have is absent.
+//! A database of Headscale as it is. Columns came and went between releases: what a database does not have is absent.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 
@@ -89,6 +89,22 @@ pub struct Node {
     pub deleted_at: String,
 }
 
+/// Tables by name, every value as text: what SQLite and Postgres have in common.
+#[derive(Debug, Default)]
+pub(super) struct Tables(pub BTreeMap<String, Table>);
+
+/// A table in the order of its ids.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    /// In lower case.
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// What is read of a database, where it is there.
+pub(super) const TABLES: [&str; 8] =
+    ["users", "pre_auth_keys", "pre_auth_key_acl_tags", "api_keys", "nodes", "routes", "policies", "database_versions"];
+
 /// Reads a file without changing it.
 pub fn file(path: &Path) -> Result<Database, String> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -96,21 +112,29 @@ pub fn file(path: &Path) -> Result<Database, String> {
         format!("cannot read {}: {error}; stop Headscale and give its db.sqlite, or a copy of it", path.display())
     };
     let connection = Connection::open_with_flags(path, flags).map_err(wrong)?;
-    let tables = tables(&connection).map_err(wrong)?;
-    if tables.contains("machines") && !tables.contains("nodes") {
-        return Err(format!(
-            "{} is of Headscale 0.22 or older; let Headscale 0.23 open it once, then import",
-            path.display()
-        ));
+    let names = tables(&connection).map_err(wrong)?;
+    check(&names, &path.display().to_string())?;
+    let mut tables = Tables::default();
+    for name in TABLES.into_iter().filter(|name| names.iter().any(|known| known == name)) {
+        tables.0.insert(name.to_owned(), table(&connection, name).map_err(wrong)?);
     }
-    if !tables.contains("nodes") || !tables.contains("users") {
-        return Err(format!("{} is not a database of Headscale: it has no nodes and users", path.display()));
-    }
-    database(&connection, &tables).map_err(wrong)
+    Ok(database(&tables))
 }
 
-fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Result<Database> {
-    let users = rows(connection, "users", |row| User {
+/// Whether these are the tables of a Headscale that can be taken over.
+pub(super) fn check(names: &[String], called: &str) -> Result<(), String> {
+    let has = |name: &str| names.iter().any(|known| known == name);
+    if has("machines") && !has("nodes") {
+        return Err(format!("{called} is of Headscale 0.22 or older; let Headscale 0.23 open it once, then import"));
+    }
+    if !has("nodes") || !has("users") {
+        return Err(format!("{called} is not a database of Headscale: it has no nodes and users"));
+    }
+    Ok(())
+}
+
+pub(super) fn database(tables: &Tables) -> Database {
+    let users = rows(tables, "users", |row| User {
         id: row.id("id"),
         name: row.text("name"),
         display_name: row.text("display_name"),
@@ -120,8 +144,8 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
         profile_pic_url: row.text("profile_pic_url"),
         created_at: row.text("created_at"),
         deleted_at: row.text("deleted_at"),
-    })?;
-    let mut pre_auth_keys = rows(connection, "pre_auth_keys", |row| PreAuthKey {
+    });
+    let mut pre_auth_keys = rows(tables, "pre_auth_keys", |row| PreAuthKey {
         id: row.id("id"),
         key: row.text("key"),
         prefix: row.text("prefix"),
@@ -133,11 +157,10 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
         tags: row.text("tags"),
         expiration: row.text("expiration"),
         created_at: row.text("created_at"),
-    })?;
-    if tables.contains("pre_auth_key_acl_tags") {
+    });
+    if tables.0.contains_key("pre_auth_key_acl_tags") {
         // A table of their own before 0.24.
-        for (key, tag) in
-            rows(connection, "pre_auth_key_acl_tags", |row| (row.number("pre_auth_key_id"), row.text("tag")))?
+        for (key, tag) in rows(tables, "pre_auth_key_acl_tags", |row| (row.number("pre_auth_key_id"), row.text("tag")))
         {
             let Some(key) = pre_auth_keys.iter_mut().find(|known| Some(known.id) == key) else { continue };
             // What cannot be read stays as it is: the repair tells of it.
@@ -151,15 +174,15 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
             key.tags = serde_json::Value::from(tags).to_string();
         }
     }
-    let api_keys = rows(connection, "api_keys", |row| ApiKey {
+    let api_keys = rows(tables, "api_keys", |row| ApiKey {
         id: row.id("id"),
         prefix: row.text("prefix"),
         hash: row.text("hash"),
         expiration: row.text("expiration"),
         last_seen: row.text("last_seen"),
         created_at: row.text("created_at"),
-    })?;
-    let nodes = rows(connection, "nodes", |row| Node {
+    });
+    let nodes = rows(tables, "nodes", |row| Node {
         id: row.id("id"),
         machine_key: row.text("machine_key"),
         node_key: row.text("node_key"),
@@ -179,23 +202,14 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
         approved_routes: row.text("approved_routes"),
         created_at: row.text("created_at"),
         deleted_at: row.text("deleted_at"),
-    })?;
-    let routes = match tables.contains("routes") {
-        true => rows(connection, "routes", |row| {
-            let stands = row.flag("enabled") && row.text("deleted_at").is_empty();
-            stands.then(|| (row.id("node_id"), row.text("prefix")))
-        })?,
-        false => Vec::new(),
-    };
-    let policies = match tables.contains("policies") {
-        true => rows(connection, "policies", |row| (row.id("id"), row.text("data"), row.text("deleted_at")))?,
-        false => Vec::new(),
-    };
-    let versions = match tables.contains("database_versions") {
-        true => rows(connection, "database_versions", |row| row.text("version"))?,
-        false => Vec::new(),
-    };
-    Ok(Database {
+    });
+    let routes = rows(tables, "routes", |row| {
+        let stands = row.flag("enabled") && row.text("deleted_at").is_empty();
+        stands.then(|| (row.id("node_id"), row.text("prefix")))
+    });
+    let policies = rows(tables, "policies", |row| (row.id("id"), row.text("data"), row.text("deleted_at")));
+    let versions = rows(tables, "database_versions", |row| row.text("version"));
+    Database {
         version: versions.into_iter().next(),
         users,
         pre_auth_keys,
@@ -207,31 +221,43 @@ fn database(connection: &Connection, tables: &BTreeSet<String>) -> rusqlite::Res
             .filter(|policy| policy.2.is_empty())
             .max_by_key(|policy| policy.0)
             .map(|policy| policy.1),
-    })
+    }
 }
 
-fn tables(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection.prepare("SELECT name FROM sqlite_master WHERE type = 'table'")?;
     statement.query_map([], |row| row.get(0))?.collect()
 }
 
 /// Every row of a table, by id where it has one.
-fn rows<T>(connection: &Connection, table: &str, read: impl Fn(&Row) -> T) -> rusqlite::Result<Vec<T>> {
+fn table(connection: &Connection, name: &str) -> rusqlite::Result<Table> {
     // The names come from this file, not from outside.
-    let mut statement = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1"))?;
+    let mut statement = connection.prepare(&format!("SELECT * FROM {name} ORDER BY 1"))?;
     let columns: Vec<String> = statement.column_names().map(|name| name.to_ascii_lowercase()).collect();
     let mut found = Vec::new();
     let mut cursor = statement.query([])?;
     while let Some(row) = cursor.next()? {
-        found.push(read(&Row { columns: &columns, row }));
+        let value = |at| match row.get_ref(at).unwrap_or(ValueRef::Null) {
+            ValueRef::Null => None,
+            ValueRef::Integer(number) => Some(number.to_string()),
+            ValueRef::Real(number) => Some(number.to_string()),
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+        };
+        found.push((0..columns.len()).map(value).collect());
     }
-    Ok(found)
+    Ok(Table { columns, rows: found })
+}
+
+/// Every row of a table, read; none where there is no such table.
+fn rows<T>(tables: &Tables, name: &str, read: impl Fn(&Row) -> T) -> Vec<T> {
+    let Some(table) = tables.0.get(name) else { return Vec::new() };
+    table.rows.iter().map(|values| read(&Row { columns: &table.columns, values })).collect()
 }
 
 /// One row, by names of columns.
 struct Row<'a> {
     columns: &'a [String],
-    row: &'a rusqlite::Row<'a>,
+    values: &'a [Option<String>],
 }
 
 impl Row<'_> {
@@ -239,38 +265,30 @@ impl Row<'_> {
         self.columns.iter().any(|name| name == column)
     }
 
-    fn value(&self, column: &str) -> ValueRef<'_> {
-        let at = self.columns.iter().position(|name| name == column);
-        at.and_then(|at| self.row.get_ref(at).ok()).unwrap_or(ValueRef::Null)
+    fn value(&self, column: &str) -> Option<&str> {
+        let at = self.columns.iter().position(|name| name == column)?;
+        self.values.get(at)?.as_deref()
     }
 
     /// Text of whatever stands there; empty for nothing.
     fn text(&self, column: &str) -> String {
-        match self.value(column) {
-            ValueRef::Null => String::new(),
-            ValueRef::Integer(number) => number.to_string(),
-            ValueRef::Real(number) => number.to_string(),
-            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        }
+        self.value(column).unwrap_or_default().to_owned()
     }
 
     fn number(&self, column: &str) -> Option<i64> {
-        match self.value(column) {
-            ValueRef::Integer(number) => Some(number),
-            ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok()?.parse().ok(),
-            _ => None,
-        }
+        self.value(column)?.parse().ok()
     }
 
     fn id(&self, column: &str) -> i64 {
         self.number(column).unwrap_or(0)
     }
 
+    /// Whatever SQLite, Postgres and files that went from one to the other write for it.
     fn flag(&self, column: &str) -> bool {
         match self.value(column) {
-            ValueRef::Integer(number) => number != 0,
-            ValueRef::Text(bytes) => matches!(bytes, b"1" | b"t" | b"true" | b"TRUE"),
-            _ => false,
+            Some("t" | "true" | "TRUE") => true,
+            Some(text) => text.parse::<i64>().is_ok_and(|number| number != 0),
+            None => false,
         }
     }
 }

@@ -318,6 +318,8 @@ fn key_of(
 pub fn moment(text: &str) -> Option<Timestamp> {
     let text = text.split(" m=").next().unwrap_or_default().trim().trim_end_matches(" UTC");
     let text = text.replacen(' ', "T", 1).replace(' ', "");
+    // Postgres leaves the minutes out.
+    let text = text.strip_suffix("+00").map(|text| format!("{text}Z")).unwrap_or(text);
     let read = |text: &str| Timestamp::parse(text).filter(|moment| moment.0 > 0);
     read(&text).or_else(|| read(&format!("{text}Z")))
 }

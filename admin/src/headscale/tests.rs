@@ -333,3 +333,122 @@ fn moments_of_go() {
         assert_eq!(repair::moment(text), None, "{text}");
     }
 }
+
+/// A Postgres of its own, as long as the value lives.
+struct Server {
+    process: std::process::Child,
+    folder: tempfile::TempDir,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// `None`: there is none on this machine, or nobody whom it would serve (it refuses root).
+fn postgres_server() -> Option<Server> {
+    use std::{os::unix::fs::PermissionsExt, process::Command as Process};
+
+    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten();
+    let bin = versions.map(|version| version.path().join("bin")).find(|bin| bin.join("initdb").exists())?;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let program = |name: &str| {
+        if !rustix::process::getuid().is_root() {
+            return Process::new(bin.join(name));
+        }
+        let mut process = Process::new("setpriv");
+        process.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(bin.join(name));
+        process
+    };
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut initdb = program("initdb");
+    initdb
+        .args(["--auth=trust", "--username=headscale", "--no-sync", "--encoding=UTF8", "--locale=C", "-D"])
+        .arg(&data);
+    if !initdb.current_dir("/").output().is_ok_and(|done| done.status.success()) {
+        return None;
+    }
+    let mut serve = program("postgres");
+    serve.arg("-D").arg(&data).args(["-c", "listen_addresses=", "-c", "fsync=off", "-c"]);
+    serve.arg(format!("unix_socket_directories={}", folder.path().display()));
+    let quiet = std::process::Stdio::null;
+    let process = serve.current_dir("/").stdout(quiet()).stderr(quiet()).spawn().unwrap();
+    Some(Server { process, folder })
+}
+
+/// The SQLite file again as Postgres would hold it, with its own kinds of columns.
+fn as_postgres(file: &Path) -> String {
+    let connection = Connection::open(file).unwrap();
+    let mut statements = String::new();
+    for name in read::TABLES {
+        let Ok(mut statement) = connection.prepare(&format!("SELECT * FROM {name}")) else { continue };
+        let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
+        let kind = |column: &str| match column {
+            "reusable" | "ephemeral" | "used" | "enabled" => "boolean",
+            "hash" => "bytea",
+            "id" | "user_id" | "auth_key_id" | "node_id" => "bigint",
+            "expiry" | "expiration" | "last_seen" => "timestamptz",
+            column if column.ends_with("_at") => "timestamptz",
+            _ => "text",
+        };
+        let kinds: Vec<String> = columns.iter().map(|column| format!("{column} {}", kind(column))).collect();
+        statements += &format!("CREATE TABLE {name}({});\n", kinds.join(", "));
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let value = |at: usize| match row.get_ref(at).unwrap() {
+                rusqlite::types::ValueRef::Null => "NULL".to_owned(),
+                rusqlite::types::ValueRef::Integer(number) => format!("'{number}'"),
+                rusqlite::types::ValueRef::Real(number) => format!("'{number}'"),
+                rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => {
+                    format!("'{}'", String::from_utf8_lossy(bytes).replace('\'', "''"))
+                }
+            };
+            let values: Vec<String> = (0..columns.len()).map(value).collect();
+            statements += &format!("INSERT INTO {name} VALUES ({});\n", values.join(", "));
+        }
+    }
+    statements
+}
+
+#[tokio::test]
+async fn a_real_postgres_is_read_as_its_sqlite_twin() {
+    let Some(server) = postgres_server() else {
+        return println!("skipped: no Postgres here that would serve us (Debian: postgresql)");
+    };
+    let mut config = tokio_postgres::Config::new();
+    config.host_path(server.folder.path()).user("headscale").dbname("postgres");
+    let (client, connection) = tokio::time::timeout(Duration::from_secs(30), async {
+        loop {
+            match config.connect(tokio_postgres::NoTls).await {
+                Ok(connected) => return connected,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await
+    .unwrap();
+    let connection = tokio::spawn(connection);
+    let empty = super::postgres::database(&config).await.unwrap_err();
+    assert!(empty.contains("not a database of Headscale"), "{empty}");
+    for age in [Age::Today, Age::ForcedTags, Age::Routes] {
+        let file = server.folder.path().join("twin.sqlite");
+        make(&file, age);
+        client.batch_execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+        client.batch_execute(&as_postgres(&file)).await.unwrap();
+        let (there, here) = (super::postgres::database(&config).await.unwrap(), read::file(&file).unwrap());
+        let (there, here) = (repair::repaired(there), repair::repaired(here));
+        assert_eq!(there.repairs, here.repairs);
+        assert_eq!(there.rows, here.rows);
+        assert_eq!(there.policy, here.policy);
+        assert!(!here.rows.nodes.is_empty() && !here.rows.api_keys.is_empty());
+        std::fs::remove_file(&file).unwrap();
+    }
+    config.dbname("nowhere");
+    let missing = super::postgres::database(&config).await.unwrap_err();
+    assert!(missing.contains("nowhere") && missing.contains("does not exist"), "{missing}");
+    drop(client);
+    connection.await.unwrap().unwrap();
+}
