@@ -68,11 +68,12 @@ pub async fn connect(
     let transport = Arc::new(handshake.finish(&response)?);
     let (near, far) = tokio::io::duplex(256 << 10);
     let (raw_reader, raw_writer) = tokio::io::split(raw);
-    let (far_reader, far_writer) = tokio::io::split(far);
+    let (far_reader, mut far_writer) = tokio::io::split(far);
     let opener = Opener { transport: transport.clone(), counter: 0, raw: raw_reader };
     tasks.spawn(async move {
-        // Whatever ends a direction closes the duplex, and HTTP/2 reports it to whoever waits.
-        let _ = pump_in(opener, far_writer).await;
+        // Half a stream that is dropped closes nothing. HTTP/2 must hear of the end at once, and tell whoever waits.
+        let _ = pump_in(opener, &mut far_writer).await;
+        let _ = far_writer.shutdown().await;
     });
     tasks.spawn(async move {
         let _ = pump_out(transport, far_reader, raw_writer).await;
@@ -99,7 +100,7 @@ impl<R: AsyncRead + Unpin> Opener<R> {
     }
 }
 
-async fn pump_in<R: AsyncRead + Unpin>(mut opener: Opener<R>, mut plain: impl AsyncWrite + Unpin) -> Result<()> {
+async fn pump_in<R: AsyncRead + Unpin>(mut opener: Opener<R>, plain: &mut (impl AsyncWrite + Unpin)) -> Result<()> {
     let mut start = Vec::new();
     while start.len() < EARLY_MAGIC.len() + 4 {
         start.extend(opener.next().await?);
@@ -149,4 +150,35 @@ async fn read_message(raw: &mut (impl AsyncRead + Unpin)) -> Result<(u8, Vec<u8>
     let mut body = vec![0; length];
     raw.read_exact(&mut body).await?;
     Ok((header[0], body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_hears_at_once_that_the_server_is_gone() {
+        let params = || PATTERN.parse().unwrap();
+        let (client, server) =
+            (Builder::new(params()).generate_keypair().unwrap(), Builder::new(params()).generate_keypair().unwrap());
+        let private = client.private.try_into().unwrap();
+        let (handshake, initiation) = Handshake::initiate(&private, &server.public.try_into().unwrap(), 113).unwrap();
+        let mut responder = Builder::new(params())
+            .local_private_key(&server.private)
+            .unwrap()
+            .prologue(b"Tailscale Control Protocol v113")
+            .unwrap()
+            .build_responder()
+            .unwrap();
+        responder.read_message(&initiation[5..], &mut [0; 64]).unwrap();
+        let mut answer = vec![0; 48];
+        responder.write_message(&[], &mut answer).unwrap();
+
+        let (raw, mut far) = tokio::io::duplex(4096);
+        far.write_all(&[&[RESPONSE, 0, 48], &answer[..]].concat()).await.unwrap();
+        let mut tasks = JoinSet::new();
+        let mut plain = connect(raw, handshake, &mut tasks).await.unwrap();
+        drop(far);
+        assert_eq!(plain.read(&mut [0; 16]).await.unwrap(), 0);
+    }
 }
