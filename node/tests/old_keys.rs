@@ -29,7 +29,7 @@ async fn a_hashed_key_lets_in() {
     let mut registration = refused.registration();
     registration["Auth"] = json!({"AuthKey": format!("hskey-auth-a-b_c-d_e-f_-{}", "t".repeat(64))});
     let answer = refused.dial(&member).await.register(&registration).await;
-    assert_eq!(answer["Error"], "invalid pre auth key", "{answer}");
+    assert_eq!(answer["Error"], "invalid pre auth key [HSR-1005]", "{answer}");
     let known = || member.server.cluster().latest().pre_auth_key(PreAuthKeyId(3)).unwrap().clone();
     assert_eq!(known().secret_sha256, [0; 32]);
 

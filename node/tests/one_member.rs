@@ -138,7 +138,10 @@ async fn strangers_change_nothing() {
     let mut request = bob.registration();
     request["Auth"] = json!({"AuthKey": "letmein"});
     let answer = of_bob.register(&request).await;
-    assert_eq!((&answer["Error"], &answer["MachineAuthorized"]), (&json!("invalid pre auth key"), &json!(false)));
+    assert_eq!(
+        (&answer["Error"], &answer["MachineAuthorized"]),
+        (&json!("invalid pre auth key [HSR-1005]"), &json!(false))
+    );
 
     // Bodies that are no messages.
     assert_eq!(of_bob.send("/machine/map", "not json".into()).await.0, StatusCode::BAD_REQUEST);

@@ -321,7 +321,8 @@ pub fn moment(text: &str) -> Option<Timestamp> {
     // Postgres leaves the minutes out.
     let text = text.strip_suffix("+00").map(|text| format!("{text}Z")).unwrap_or(text);
     let read = |text: &str| Timestamp::parse(text).filter(|moment| moment.0 > 0);
-    read(&text).or_else(|| read(&format!("{text}Z")))
+    // SQLite takes a date alone for its midnight, and keeps it as it was written.
+    read(&text).or_else(|| read(&format!("{text}Z"))).or_else(|| read(&format!("{text}T00:00:00Z")))
 }
 
 fn address<T: std::str::FromStr>(text: &str) -> Option<T> {
