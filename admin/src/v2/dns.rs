@@ -109,7 +109,13 @@ pub async fn set_nameservers(
     Json(wish): Json<Nameservers>,
 ) -> Result<Reply<Nameservers>, ApiError> {
     let list = servers(&wish.dns)?;
-    Ok(told(&change(&api, &caller, |settings| Ok(settings.nameservers = list.clone())).await?))
+    Ok(told(
+        &change(&api, &caller, |settings| {
+            settings.nameservers = list.clone();
+            Ok(())
+        })
+        .await?,
+    ))
 }
 
 /// Search domains.
@@ -131,7 +137,11 @@ pub async fn set_search_paths(
     Json(wish): Json<SearchPaths>,
 ) -> Result<Reply<SearchPaths>, ApiError> {
     let list = wish.search_paths.iter().map(|name| domain(name)).collect::<Result<Vec<_>, _>>()?;
-    let settings = change(&api, &caller, |settings| Ok(settings.search_domains = list.clone())).await?;
+    let settings = change(&api, &caller, |settings| {
+        settings.search_domains = list.clone();
+        Ok(())
+    })
+    .await?;
     Ok(Reply(SearchPaths { search_paths: settings.search_domains }))
 }
 
@@ -147,7 +157,14 @@ pub async fn set_split(
     Json(wish): Json<BTreeMap<String, Option<Vec<String>>>>,
 ) -> Result<Reply<Split>, ApiError> {
     let all = split_of(&wish)?;
-    Ok(Reply(change(&api, &caller, |settings| Ok(settings.split_dns = all.clone())).await?.split_dns))
+    Ok(Reply(
+        change(&api, &caller, |settings| {
+            settings.split_dns = all.clone();
+            Ok(())
+        })
+        .await?
+        .split_dns,
+    ))
 }
 
 /// `PATCH dns/split-dns`: these domains; one without servers goes.
@@ -185,7 +202,11 @@ pub async fn set_preferences(
     Extension(caller): Extension<Caller>,
     Json(wish): Json<Preferences>,
 ) -> Result<Reply<Preferences>, ApiError> {
-    let settings = change(&api, &caller, |settings| Ok(settings.magic_dns = wish.magic_dns)).await?;
+    let settings = change(&api, &caller, |settings| {
+        settings.magic_dns = wish.magic_dns;
+        Ok(())
+    })
+    .await?;
     Ok(Reply(Preferences { magic_dns: settings.magic_dns }))
 }
 
