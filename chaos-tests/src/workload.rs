@@ -33,6 +33,8 @@ pub struct Shared {
     pub deaths: RefCell<Vec<String>>,
     /// Machines whose member is to be removed: it ends, or refuses to start.
     pub leaving: RefCell<BTreeSet<u64>>,
+    /// How often each machine was started again.
+    pub restarts: RefCell<BTreeMap<u64, u64>>,
     /// Machines whose process has ended for good: what it held open is closed by the system.
     pub ended: RefCell<BTreeSet<u64>>,
     /// Machines that run and have no member: they answer that nobody is there.

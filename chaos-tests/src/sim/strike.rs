@@ -274,6 +274,7 @@ impl Simulation<'_> {
         self.down.remove(&member);
         self.shared.idle.borrow_mut().remove(&member);
         trace::event("restart", member, &[]);
+        *self.shared.restarts.borrow_mut().entry(member).or_default() += 1;
         self.net.bounce(self.machines[&member].name.clone());
     }
 

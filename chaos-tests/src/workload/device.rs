@@ -23,6 +23,8 @@ const RESTARTS: usize = 5;
 const RESTARTS_WITHIN: Duration = Duration::from_secs(5);
 /// The program around the crate makes a new device after that.
 const NEW_DEVICE: Duration = Duration::from_secs(10);
+/// A system repeats what nobody has acknowledged at least so often in the first seconds (RFC 6298, section 5).
+const REPEATED: Duration = Duration::from_secs(1);
 
 /// What a device has in memory; it outlives its connections.
 #[derive(Default)]
@@ -117,9 +119,10 @@ impl Daemon {
             let addresses = self.name.borrow().ask(&self.world.entropy);
             let session = async {
                 let (server, stream) = dial::one_by_one(&self.world, &addresses).await?;
-                let key = fetch_key_over(stream, &server).await?;
+                let key = self.unless_reset(&server, fetch_key_over(stream, &server)).await?;
                 let (server, stream) = dial::one_by_one(&self.world, &addresses).await?;
-                let connection = Connection::over(stream, &server, &key, &self.identity).await?;
+                let opened = Connection::over(stream, &server, &key, &self.identity);
+                let connection = self.unless_reset(&server, opened).await?;
                 self.session(&server, connection).await
             };
             let ended = session.await;
@@ -130,6 +133,22 @@ impl Daemon {
                 sleep(NEW_DEVICE).await;
                 restarts.clear();
             }
+        }
+    }
+
+    /// A request that a machine took with it when it lost power is repeated by the system, and the machine, started again,
+    /// knows nothing of the connection. Whoever only listens is told by nobody; that is what its watchdog is for.
+    async fn unless_reset<T>(&self, server: &str, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let restarts = || machine(server).and_then(|number| self.shared.restarts.borrow().get(&number).copied());
+        let before = restarts();
+        let reset = async {
+            while restarts() == before {
+                sleep(REPEATED).await;
+            }
+        };
+        tokio::select! { biased;
+            answer = asked => answer,
+            () = reset => bail!("{server} was started again and knows nothing of the connection"),
         }
     }
 
@@ -148,7 +167,7 @@ impl Daemon {
             }
         }
         let mut stream = connection.stream(&self.identity, self.is_go()).await?;
-        let server = server.split(':').next().and_then(|name| name.strip_prefix("hs")).and_then(|n| n.parse().ok());
+        let server = machine(server);
         let mut first = true;
         let period = Duration::from_millis(700 + self.world.entropy.below(2500));
         let mut next_news = Instant::now();
@@ -212,4 +231,9 @@ impl Daemon {
     fn streams(&self) -> u64 {
         self.shared.devices.borrow()[&self.number].streams
     }
+}
+
+/// The number of the machine behind `hsN:PORT`.
+fn machine(server: &str) -> Option<u64> {
+    server.split(':').next()?.strip_prefix("hs")?.parse().ok()
 }
