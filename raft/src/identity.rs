@@ -17,6 +17,7 @@ use crate::{
 
 const FILE: &str = "identity";
 const SEALING_KEY_FILE: &str = "sealing.key";
+const JOINING_KEY_FILE: &str = "joining.key";
 
 /// The identity file.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -98,13 +99,21 @@ impl Home<'_> {
 
     /// The key a joiner asks under; kept over restarts, so that a repeated request is known as the same.
     pub fn joining_key(&self, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, StartError> {
-        const JOINING_KEY_FILE: &str = "joining.key";
         if let Some(key) = self.read(JOINING_KEY_FILE)? {
             return Ok(key);
         }
         let key = make();
         self.write(JOINING_KEY_FILE, &key)?;
         Ok(key)
+    }
+
+    /// A folder that `join` began and no cluster took in was meant for one that exists. To found another there in
+    /// silence would give clients two truths under one name.
+    pub fn refuse_to_found_where_somebody_joined(&self) -> Result<(), StartError> {
+        match self.read(JOINING_KEY_FILE)? {
+            Some(_) => Err(StartError::BegunByJoin(self.path(JOINING_KEY_FILE).display().to_string())),
+            None => Ok(()),
+        }
     }
 }
 

@@ -51,6 +51,13 @@ const SKEW_WARN_MS: u64 = 500;
 /// A member that was silent for so long may be replaced.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 
+/// So long a joiner waits for the member it replaces to fall silent, before it takes the refusal for an answer: the
+/// silence that is asked for, and what members need to tell each other of it.
+const SILENT_WITHIN: Duration = Duration::from_secs(15);
+
+/// Between two looks whether it has.
+const SILENCE_ASKED_EVERY: Duration = Duration::from_secs(1);
+
 /// One attempt.
 const ATTEMPT: Duration = Duration::from_secs(15);
 
@@ -215,8 +222,11 @@ async fn refuse_to_replace_the_living(core: &Arc<Core>, name: &str) -> Result<()
     let silence = board.members.get(&known.id).and_then(|seen| seen.last_contact);
     match silence.filter(|silence| *silence < GONE_AFTER) {
         Some(silence) => Err(Refused::Member(format!(
-            "{name} is not gone: it answered {} ms ago; stop it first, or take it out: hsraft member remove {name} [{}]",
+            "{name} is not gone: it answered {} ms ago, and is taken for gone after {} s of silence; if it is dead, ask \
+             again in {} s; if it runs, stop it first, or take it out: hsraft member remove {name} [{}]",
             silence.as_millis(),
+            GONE_AFTER.as_secs(),
+            (GONE_AFTER - silence).as_secs() + 1,
             codes::REPLACES_LIVING
         ))),
         None => Ok(()),
@@ -282,16 +292,34 @@ pub async fn ask(
     }
     let deadline = Instant::now() + within;
     let mut pause = Duration::from_millis(200);
+    // Since when we are told that the member to be replaced still answers.
+    let mut living: Option<Instant> = None;
     loop {
         let mut why = String::new();
+        let mut answers = None;
         for address in addresses {
             match timeout(ATTEMPT, ask_one(address, token, key, member, replaces, world)).await {
                 Ok(Ok(joined)) => return Ok(joined),
                 Ok(Err(Attempt::Final(error))) => return Err(error),
                 Ok(Err(Attempt::Again(error))) => why = format!("{address}: {error}"),
+                Ok(Err(Attempt::Living(error))) => {
+                    answers = Some(error);
+                    break;
+                }
                 Err(_) => why = format!("{address}: no answer in {ATTEMPT:?}"),
             }
             tracing::info!(why, "could not join yet");
+        }
+        if let Some(why) = answers {
+            let since = *living.get_or_insert_with(Instant::now);
+            let left = (since + SILENT_WITHIN).min(deadline).saturating_duration_since(Instant::now());
+            if left < SILENCE_ASKED_EVERY {
+                return Err(StartError::Refused { why, code: &codes::REPLACES_LIVING });
+            }
+            let waited_secs = since.elapsed().as_secs();
+            tracing::info!(why, waited_secs, left_secs = left.as_secs(), "waiting for {replaces} to fall silent");
+            sleep(SILENCE_ASKED_EVERY).await;
+            continue;
         }
         if Instant::now() + pause > deadline {
             return Err(StartError::Unreachable(why));
@@ -304,6 +332,8 @@ pub async fn ask(
 enum Attempt {
     Final(StartError),
     Again(String),
+    /// The member that shall be replaced was heard from a moment ago.
+    Living(String),
 }
 
 impl Attempt {
@@ -373,6 +403,9 @@ async fn ask_one(
         }
         Err(Refused::Member(why)) => {
             let (why, code) = taken_apart(&why);
+            if code == Some(&codes::REPLACES_LIVING) {
+                return Err(Attempt::Living(why));
+            }
             Err(Attempt::Final(StartError::Refused { why, code: code.unwrap_or(&codes::START_REFUSED) }))
         }
         Err(Refused::Clock { behind_ms }) => Err(Attempt::Final(StartError::Clock(behind_ms))),

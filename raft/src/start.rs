@@ -352,7 +352,10 @@ async fn open_home(
     }
 
     let (identity, sealing) = match &options.start {
-        StartAs::FoundIfEmpty { .. } => founding::prepare(options, world)?,
+        StartAs::FoundIfEmpty { .. } => {
+            files.refuse_to_found_where_somebody_joined()?;
+            founding::prepare(options, world)?
+        }
         StartAs::Join { address, token, replaces } => {
             let key = files.joining_key(|| pki::new_key(&world.entropy).to_vec())?;
             world::failpoint!("join.ask.before");

@@ -38,6 +38,35 @@ async fn tokens_are_for_one_member_and_one_cluster() {
     assert_ne!(code(Place::new("hs3").try_join(&one, &named).await), 0, "for another name");
 }
 
+/// A wrong token, then the service that would found on an empty folder.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_join_began_no_service_founds() {
+    let home = Place::new("hs1");
+    let one = home.found().await;
+    let place = Place::new("hs2");
+    assert_eq!(code(place.try_join(&one, "hsr1.nonsense").await), 10);
+    for _ in 0..2 {
+        let error = place.try_found().await.unwrap_err();
+        assert_eq!((error.exit_code(), error.code().number), (14, 3021), "{error}");
+    }
+    // The right words still let it in, and then serve goes on with what it is.
+    let two = place.try_join(&one, &token(&one).await).await.unwrap();
+    let me = two.me();
+    two.shutdown().await;
+    drop(two);
+    let two = place.try_found().await.unwrap();
+    assert_eq!(two.me(), me);
+    // Somebody who wants a cluster of its own says so with the file that is named.
+    let other = Place::new("hs3");
+    assert_eq!(code(other.try_join(&one, "hsr1.nonsense").await), 10);
+    other.world.disk.remove(&other.data_dir().join("joining.key")).unwrap();
+    let alone = other.try_found().await.unwrap();
+    assert_eq!(alone.me().0, 1);
+    for member in [one, two, alone] {
+        member.shutdown().await;
+    }
+}
+
 fn code<T>(result: Result<T, StartError>) -> i32 {
     result.err().map_or(0, |error| error.exit_code())
 }

@@ -11,6 +11,7 @@ mod joins;
 mod upgrades;
 
 use common::*;
+use raft::Options;
 use state_machine::{JoinRole, MemberState, RequestId};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,13 +228,21 @@ async fn a_dead_member_is_replaced_and_its_folder_stays_out() {
     let [one, two, three] = three(&places).await;
     let named = || one.create_join_token(std::time::Duration::from_secs(60), "hs3", JoinRole::Voter, "test");
     let new = Place::new("hs3");
-    let error = new.try_replace(&one, &named().await.unwrap()).await.unwrap_err();
-    assert!(error.to_string().contains("not gone"), "{error}");
+    // One that goes on answering is not replaced, however long its successor would wait.
+    let hasty = |options: Options| Options { join_within: std::time::Duration::from_millis(2500), ..options };
+    let begun = tokio::time::Instant::now();
+    let error = new.try_replace_as(&one, &named().await.unwrap(), hasty).await.unwrap_err();
+    assert!(error.to_string().contains("not gone") && error.to_string().contains("after 5 s of silence"), "{error}");
+    assert_eq!((error.exit_code(), error.code().number), (2, 1108));
+    assert!(begun.elapsed() > std::time::Duration::from_secs(1), "it was asked once only");
+    // What join began is not where a cluster is founded by mistake.
+    let error = new.try_found().await.unwrap_err();
+    assert_eq!((error.exit_code(), error.code().number), (14, 3021), "{error}");
+    assert!(error.to_string().contains("joining.key"), "{error}");
     let old = three.me();
     three.shutdown().await;
     drop(three);
-    status_where(&one, "silence", |_| true).await;
-    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    // At once: join itself waits until the silence was long enough.
     let token = named().await.unwrap();
     let member = new.try_replace(&two, &token).await.unwrap();
     voters(&member, 3).await;

@@ -68,7 +68,7 @@ table! {
     TOKEN_OUTDATED 1104, "the join token names a certificate authority that was replaced", "hsraft cert rotate-ca ran after the token was made; a token pins the authority of its day", "make a new one: hsraft token create";
     ROTATION_UNDER_WAY 1105, "the certificate authority is being replaced already", "a member that still has to move is down or cut off", "hsraft cert status names it; start it, or take it out: hsraft member remove";
     SECRETS_CHANGED 1106, "a secret changed while all of them were being sealed anew", "somebody else wrote one at the same moment", "ask again; nothing changed";    TOKEN_FROM 1107, "the join token is not for this network", "it was made with --from-cidr, and the joiner calls from elsewhere", "join from one of its networks, or make another token: hsraft token create --from-cidr …";
-    REPLACES_LIVING 1108, "the member that shall be replaced still answers", "a member that runs is not gone; two of one name would contradict each other", "stop it first, or take it out: hsraft member remove NAME";
+    REPLACES_LIVING 1108, "the member that shall be replaced still answers", "a member that runs is not gone; two of one name would contradict each other", "a dead one is taken for gone after 5 s, and join waits 15 s for that; one that runs: stop it first, or take it out: hsraft member remove NAME";
 
     LEVEL_TOO_LOW 1201, "the cluster does not know this yet", "some members ran an older program when it was last looked at, or the upgrade was not finished", "hsraft upgrade status names the members; when all run the new program: hsraft upgrade finalize";
     PROGRAM_TOO_OLD 1202, "a program is too old for the cluster", "the cluster behaves as a feature level says that this program cannot apply", "run the newer program; hsraft upgrade status shows what each member runs";
@@ -128,6 +128,7 @@ table! {
     START_CERTIFICATE 3032, "the certificate for clients cannot be used", "a file is missing, damaged, or the key is another's", "the message names it; tls_cert_path and tls_key_path in the configuration";
     START_NO_NOISE_KEY 3033, "the cluster's Noise key has not come", "the state is not complete yet", "start again; hsraft status on another member";
     START_PROVIDER 3034, "the login provider cannot be reached", "oidc.only_start_if_oidc_is_available asks for it before a member starts", "bring the provider back, or set oidc.only_start_if_oidc_is_available: false: nodes that are in do not need it";
+    START_BEGUN_BY_JOIN 3021, "this folder was begun by join, and its join never succeeded", "a cluster founded here would be another than the one it was meant for", "hsraft join again, as before or with a new token; or empty the folder to found a cluster of its own";
     START_CATCHING_UP 3020, "admitted, but still catching up", "the state is large or the network slow", "start again; it goes on where it was";
     START_INTEGRITY 3040, "the data folder lost or changed what it had promised to keep", "disk damage, a deleted file, or a folder put back to an earlier day", "keep it (quarantine.txt tells what was found) and replace the member: hsraft join --replace";
     START_FATAL 3070, "the engine or the disk failed", "a write or sync failed; going on would risk what was promised", "check the disk; start again; report it when it comes back";

@@ -97,9 +97,13 @@ impl Place {
     }
 
     pub async fn found(&self) -> Cluster {
+        self.try_found().await.unwrap()
+    }
+
+    pub async fn try_found(&self) -> Result<Cluster, StartError> {
         let secrets = vec![("noise".to_string(), vec![7; 32])];
         let start = StartAs::FoundIfEmpty { settings: Settings::default(), secrets };
-        soon("founding", Cluster::start(self.options(start), &self.world)).await.unwrap()
+        soon("founding", Cluster::start(self.options(start), &self.world)).await
     }
 
     pub async fn try_join(&self, at: &Cluster, token: &str) -> Result<Cluster, StartError> {
@@ -110,8 +114,17 @@ impl Place {
 
     /// A new machine for a member that is gone.
     pub async fn try_replace(&self, at: &Cluster, token: &str) -> Result<Cluster, StartError> {
+        self.try_replace_as(at, token, |options| options).await
+    }
+
+    pub async fn try_replace_as(
+        &self,
+        at: &Cluster,
+        token: &str,
+        as_told: impl FnOnce(Options) -> Options,
+    ) -> Result<Cluster, StartError> {
         let start = StartAs::Join { address: vec![peer_address(at)], token: token.into(), replaces: self.name.clone() };
-        soon("joining", Cluster::start(self.options(start), &self.world)).await
+        soon("joining", Cluster::start(as_told(self.options(start)), &self.world)).await
     }
 
     pub async fn join(&self, at: &Cluster) -> Cluster {
