@@ -19,6 +19,7 @@ mod desk;
 mod dialect;
 mod drill;
 mod lab;
+mod leave;
 pub(crate) mod moving;
 mod nodes;
 mod oauth_clients;
@@ -177,8 +178,10 @@ pub enum Word {
     #[command(after_help = "Example:\n  hsraft undrain hs2")]
     Undrain(cluster::DrainArgs),
     /// Take the member that answers out of the cluster: drain it, give its lead away, remove it
-    #[command(after_help = "Example:\n  hsraft leave --drain-timeout 1m")]
-    Leave(cluster::LeaveArgs),
+    #[command(
+        after_help = "Examples:\n  hsraft leave --drain-timeout 1m\n  hsraft leave --wipe --config /etc/hsraft/config.yaml"
+    )]
+    Leave(leave::LeaveArgs),
     /// Hand leadership to another member
     #[command(after_help = "Example:\n  hsraft transfer-leader --to hs2")]
     TransferLeader(cluster::TransferArgs),
@@ -401,6 +404,10 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
             return backup::save(&file, &desk, world).await.map(|()| exit::OK);
         }
         Word::Snapshot(word) => return backup::snapshot(word, &output, world).await,
+        Word::Leave(args) => {
+            let desk = desk::Desk::open(&cli.global, output)?;
+            return leave::leave(args, &cli.global, &desk, world).await.map(|()| exit::OK);
+        }
         Word::Verify(args) if args.is_offline() => return verify::offline(args, &output, world).await,
         Word::Recover(args) => return backup::recover(args, &output, world).await,
         Word::Policy(policy::Policy::Preview { scenario }) => {
@@ -439,7 +446,6 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::TransferLeader(args) => cluster::transfer_leader(args, desk).await,
         Word::Drain(args) => cluster::drain(args, true, desk).await,
         Word::Undrain(args) => cluster::drain(args, false, desk).await,
-        Word::Leave(args) => cluster::leave(args, desk).await,
         Word::Health => return server::health(desk).await,
         Word::Verify(args) => return verify::run(args, desk).await,
         Word::RecoveryKey(word) => backup::recovery_key(word, desk).await,
@@ -447,6 +453,7 @@ async fn on_desk(word: Word, desk: &desk::Desk) -> Result<i32, Problem> {
         Word::Key(word) => certificates::key(word, desk).await,
         Word::Snapshot(_)
         | Word::Recover(_)
+        | Word::Leave(_)
         | Word::Explain(_)
         | Word::Serve(_)
         | Word::Join(_)

@@ -1,6 +1,9 @@
 //! The program itself, as a process: signals and exit codes.
 #![allow(clippy::disallowed_methods, reason = "the test plays the operator, who writes files for another process")]
 
+#[path = "process/members.rs"]
+mod members;
+
 use std::{
     fs,
     path::{Path, PathBuf},

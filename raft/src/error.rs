@@ -35,10 +35,10 @@ pub enum StartError {
     #[error("this member was removed from the cluster; join again with an empty folder and a new token")]
     Removed,
     #[error(
-        "this folder was begun by hsraft join and no cluster has let it in yet; run hsraft join again, as before or with a \
-         new token; to found a new cluster here on purpose, remove {0} first"
+        "no cluster is founded in this folder: {why}; run hsraft join, as before or with a new token; to found a new cluster \
+         here on purpose, remove {file} first"
     )]
-    BegunByJoin(String),
+    NotForFounding { why: &'static str, file: String },
     #[error("there is nothing to continue in {0}; found a cluster or join one")]
     NothingThere(String),
     #[error("cannot listen on {address}: {source}")]
@@ -66,7 +66,7 @@ impl StartError {
             StartError::WrongPin(_) => 11,
             StartError::Unreachable(_) => 12,
             StartError::Skew(_) => 13,
-            StartError::Foreign(_) | StartError::Removed | StartError::BegunByJoin(_) => 14,
+            StartError::Foreign(_) | StartError::Removed | StartError::NotForFounding { .. } => 14,
             StartError::Clock(_) => 15,
             StartError::Listen { .. } | StartError::Disk { .. } | StartError::Unfit(_) => 16,
             StartError::CatchingUp => 20,
@@ -86,7 +86,7 @@ impl StartError {
             StartError::Skew(_) => &codes::START_SKEW,
             StartError::Foreign(_) => &codes::START_FOREIGN,
             StartError::Removed => &codes::START_REMOVED,
-            StartError::BegunByJoin(_) => &codes::START_BEGUN_BY_JOIN,
+            StartError::NotForFounding { .. } => &codes::START_NOT_FOR_FOUNDING,
             StartError::Clock(_) => &codes::START_CLOCK,
             StartError::Listen { .. } => &codes::START_PLACE,
             StartError::Disk { .. } => &codes::START_DISK,

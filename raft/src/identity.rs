@@ -15,9 +15,11 @@ use crate::{
     seal::SealingKey,
 };
 
-const FILE: &str = "identity";
-const SEALING_KEY_FILE: &str = "sealing.key";
-const JOINING_KEY_FILE: &str = "joining.key";
+pub const FILE: &str = "identity";
+pub const SEALING_KEY_FILE: &str = "sealing.key";
+pub const JOINING_KEY_FILE: &str = "joining.key";
+/// What a member that left leaves behind (wipe.rs).
+pub const LEFT_FILE: &str = "left";
 
 /// The identity file.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -107,13 +109,23 @@ impl Home<'_> {
         Ok(key)
     }
 
-    /// A folder that `join` began and no cluster took in was meant for one that exists. To found another there in
-    /// silence would give clients two truths under one name.
-    pub fn refuse_to_found_where_somebody_joined(&self) -> Result<(), StartError> {
-        match self.read(JOINING_KEY_FILE)? {
-            Some(_) => Err(StartError::BegunByJoin(self.path(JOINING_KEY_FILE).display().to_string())),
-            None => Ok(()),
+    /// A folder that `join` began and no cluster took in, or whose member left, was meant for a cluster that exists. To
+    /// found another there in silence would give clients two truths under one name.
+    pub fn refuse_to_found_for_the_second_time(&self) -> Result<(), StartError> {
+        for (file, why) in [
+            (JOINING_KEY_FILE, "it was begun by hsraft join, and no cluster has let it in yet"),
+            (LEFT_FILE, "its member left its cluster"),
+        ] {
+            if self.read(file)?.is_some() {
+                return Err(StartError::NotForFounding { why, file: self.path(file).display().to_string() });
+            }
         }
+        Ok(())
+    }
+
+    /// The folder is a member's again.
+    pub fn forget_who_left(&self) -> Result<(), StartError> {
+        self.disk.remove(&self.path(LEFT_FILE)).map_err(|error| StartError::disk(&self.path(LEFT_FILE), error))
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `drills.rs` | faults on purpose, and the timers that end them |
 //! | `slow_disk.rs`, `fitness.rs` | a leader with a slow disk steps aside; which timing profile a machine can hold |
 //! | `agreement.rs`, `integrity.rs` | whether all members came to the same State, and what follows when not |
+//! | `wipe.rs` | a member that left takes its data out of its folder |
 //! | `space.rs`, `scrub.rs` | room on the disk; whether it still gives back what it was given |
 //! | `status.rs`, `board.rs`, `metrics.rs`, `tasks.rs` | where a member stands, how the others are; tasks that die with it |
 //!
@@ -67,6 +68,7 @@ mod tasks;
 mod token;
 mod types;
 mod upgrade;
+pub mod wipe;
 
 pub use agreement::{Agreement, Fingerprint};
 pub use board::{Board, Report, Seen};

@@ -353,7 +353,7 @@ async fn open_home(
 
     let (identity, sealing) = match &options.start {
         StartAs::FoundIfEmpty { .. } => {
-            files.refuse_to_found_where_somebody_joined()?;
+            files.refuse_to_found_for_the_second_time()?;
             founding::prepare(options, world)?
         }
         StartAs::Join { address, token, replaces } => {
@@ -373,6 +373,7 @@ async fn open_home(
     world::failpoint!("start.sealing_key.after");
     files.put_identity(&identity)?;
     world::failpoint!("start.identity.after");
+    files.forget_who_left()?;
     let is_new = identity.authority_key.is_none();
     Ok(Opened { store, recovered, broken, identity, sealing, is_new })
 }

@@ -65,17 +65,6 @@ pub struct DrainArgs {
     member: Option<String>,
 }
 
-/// `leave`.
-#[derive(Args, Debug)]
-pub struct LeaveArgs {
-    /// How long its clients may take to go elsewhere
-    #[arg(long, default_value = "30s", value_parser = spans::parse)]
-    drain_timeout: Duration,
-    /// Also when the rest could not go on without it
-    #[arg(long)]
-    risk_quorum: bool,
-}
-
 /// What can be done with join tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenWord {
@@ -185,17 +174,17 @@ async fn set_role(member: &str, role: &str, desk: &Desk) -> Result<(), Problem> 
     desk.client.post::<Value>(&path, json!({ "role": role, "force": desk.force })).await.map(|_| ())
 }
 
-async fn remove(member: &str, risk_quorum: bool, desk: &Desk) -> Result<(), Problem> {
+pub(super) async fn remove(member: &str, risk_quorum: bool, desk: &Desk) -> Result<(), Problem> {
     let path = format!("/api/v1/cluster/members/{}?riskQuorum={risk_quorum}", escape(member));
     desk.client.delete::<Value>(&path).await.map(|_| ())
 }
 
-async fn list(desk: &Desk) -> Result<Members, Problem> {
+pub(super) async fn list(desk: &Desk) -> Result<Members, Problem> {
     desk.client.get("/api/v1/cluster/members").await
 }
 
 /// The member that answers.
-async fn this_member(desk: &Desk) -> Result<Member, Problem> {
+pub(super) async fn this_member(desk: &Desk) -> Result<Member, Problem> {
     let mine = list(desk).await?.members.into_iter().find(|member| member.me);
     mine.ok_or_else(|| {
         Problem::of(&codes::NO_LONGER_MEMBER, "the member that answers does not belong to the cluster any more")
@@ -215,61 +204,10 @@ pub async fn drain(args: DrainArgs, draining: bool, desk: &Desk) -> Result<(), P
     })
 }
 
-async fn set_draining(member: &str, draining: bool, desk: &Desk) -> Result<(), Problem> {
+pub(super) async fn set_draining(member: &str, draining: bool, desk: &Desk) -> Result<(), Problem> {
     let path = format!("/api/v1/cluster/members/{}/draining", escape(member));
     desk.client.post::<Value>(&path, json!({ "draining": draining })).await.map(|_| ())
 }
-
-/// `leave`: the member that answers is drained, gives its lead away, and goes for ever.
-pub async fn leave(args: LeaveArgs, desk: &Desk) -> Result<(), Problem> {
-    let mine = this_member(desk).await?;
-    let name = mine.name;
-    if !desk.agreed(&format!("{name} leaves the cluster for ever, and its data folder will be worthless. Go on?")) {
-        return super::users::declined(desk, "It stays");
-    }
-    set_draining(&name, true, desk).await?;
-    desk.output.talk(&format!("{name} sends its clients elsewhere"));
-    let until = tokio::time::Instant::now() + args.drain_timeout;
-    while tokio::time::Instant::now() < until {
-        let Members { members, summary } = list(desk).await?;
-        let Some(mine) = members.iter().find(|member| member.me) else { break };
-        if mine.nodes == 0 && (summary.leader.as_deref() != Some(name.as_str()) || summary.voters == 1) {
-            break;
-        }
-        tokio::time::sleep(LEAVE_LOOKS).await;
-    }
-    if let Err(problem) = remove(&name, args.risk_quorum, desk).await {
-        // Where the member is still there it was refused, and goes on as before.
-        match set_draining(&name, false, desk).await {
-            Ok(()) => return Err(problem),
-            // The process ends as soon as it hears that it was removed, sometimes before it has answered.
-            Err(_) if is_gone(desk).await => {}
-            Err(_) => return Err(problem),
-        }
-    }
-    desk.output.done(&format!(
-        "{name} has left and its process ends (exit code 14); disable its service and delete its data folder"
-    ))
-}
-
-/// Whether nobody is at the door any more, or somebody who says of itself that it was removed.
-async fn is_gone(desk: &Desk) -> bool {
-    let until = tokio::time::Instant::now() + GONE_WITHIN;
-    while tokio::time::Instant::now() < until {
-        match this_member(desk).await {
-            Err(problem) if [&codes::CALL_UNREACHABLE, &codes::NO_LONGER_MEMBER].contains(&problem.code()) => {
-                return true;
-            }
-            _ => tokio::time::sleep(LEAVE_LOOKS).await,
-        }
-    }
-    false
-}
-
-/// A removed process ends within this.
-const GONE_WITHIN: Duration = Duration::from_secs(10);
-/// Between two looks at whether the clients are gone.
-const LEAVE_LOOKS: Duration = Duration::from_millis(500);
 
 /// `transfer-leader`.
 pub async fn transfer_leader(args: TransferArgs, desk: &Desk) -> Result<(), Problem> {

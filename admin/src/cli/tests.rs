@@ -371,6 +371,7 @@ fn words_of_headscale() {
         "drain hs2",
         "undrain hs2",
         "leave --drain-timeout 1m",
+        "leave --wipe --data-dir /var/lib/hsraft",
         "join a:1 --token t --replace hs3",
         "status -o yaml",
         "token create --ttl 1h --name hs2 --role learner",

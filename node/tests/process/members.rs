@@ -1,0 +1,184 @@
+//! Several processes that are one cluster: one leaves with its data, one dies while it fills the shelf of backups.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::*;
+
+fn config(name: &str, more: &str) -> String {
+    format!("{}{more}dns: {{magic_dns: false}}\n", BASE.replace("name: hs1", &format!("name: {name}")))
+}
+
+async fn json(at: &Process, words: &[&str]) -> Value {
+    let text = at.word(&[words, &["-o", "json"]].concat()).await.unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{words:?}: {error}: {text}"))
+}
+
+/// A process that joins in this folder, until it votes.
+async fn joins(folder: TempDir, name: &str, more: &str, at: &Process) -> Process {
+    let ticket = json(at, &["token", "create", "--name", name]).await;
+    let address = ticket["addresses"][0].as_str().unwrap().to_owned();
+    let token = ticket["token"].as_str().unwrap().to_owned();
+    let join = |config: &Path| {
+        let mut command = Command::new(PROGRAM);
+        command.args(["join", &address, "--config"]).arg(config);
+        command.env("HSRAFT_JOIN_TOKEN", token).env_remove("RUST_LOG");
+        command
+    };
+    let mut process = Process::start(folder, &config(name, more), join).await;
+    process.says(&["votes: it has arrived"]).await;
+    process
+}
+
+async fn three(more: &str) -> [Process; 3] {
+    let mut one = Process::start(tempfile::tempdir().unwrap(), &config("hs1", more), serve).await;
+    one.says(&["serving", "client_addr"]).await;
+    let two = joins(tempfile::tempdir().unwrap(), "hs2", more, &one).await;
+    let three = joins(tempfile::tempdir().unwrap(), "hs3", more, &two).await;
+    [one, two, three]
+}
+
+async fn ended(process: &mut Process) -> Option<i32> {
+    tokio::time::timeout(PATIENCE, process.child.wait()).await.unwrap().unwrap().code()
+}
+
+async fn stop(process: &mut Process) {
+    process.signal("TERM").await;
+    assert_eq!(ended(process).await, Some(0));
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leaves_takes_its_data_along_and_may_come_back() {
+    let [mut one, mut two, mut three] = three("").await;
+    let key = fs::read(one.file("data/sealing.key")).unwrap();
+    assert_eq!(key.len(), 32);
+
+    // The folder of another member is not this one's to wipe, and then nothing else is done either.
+    let other = three.file("data");
+    let refused = two.word(&["leave", "--wipe", "--force", "--data-dir", other.to_str().unwrap()]).await.unwrap_err();
+    assert!(refused.contains("HSR-3014") && refused.contains("nothing was done"), "{refused}");
+    let members = json(&two, &["members"]).await;
+    assert_eq!(members["members"].as_array().unwrap().len(), 3, "{members}");
+    assert!(members["members"].as_array().unwrap().iter().all(|member| member["draining"] != true), "{members}");
+
+    // The founder and, most likely, the leader goes.
+    fs::create_dir(one.file("data/backups")).unwrap();
+    fs::write(one.file("data/backups/full"), "theirs").unwrap();
+    let file = one.file("config.yaml");
+    let told = one.word(&["leave", "--wipe", "--force", "--config", file.to_str().unwrap()]).await.unwrap();
+    assert!(told.contains("is wiped") && told.contains("left there: backups"), "{told}");
+    assert_eq!(ended(&mut one).await, Some(14));
+    assert_eq!(names(&one.file("data")), ["LOCK.hsraft", "backups", "db", "left", "snapshots"]);
+    assert!(names(&one.file("data/db")).is_empty() && names(&one.file("data/snapshots")).is_empty());
+
+    // The two go on; a service that starts again founds nothing; the name is free.
+    two.word(&["users", "create", "alice"]).await.unwrap();
+    let Process { folder, .. } = one;
+    let mut again = Process::start(folder, &config("hs1", ""), serve).await;
+    again.says(&["no cluster is founded", "its member left", "HSR-3021"]).await;
+    assert_eq!(ended(&mut again).await, Some(14));
+    let Process { folder, .. } = again;
+    let mut back = joins(folder, "hs1", "", &three).await;
+    assert!(!back.file("data/left").exists());
+    assert_eq!(fs::read(back.file("data/sealing.key")).unwrap(), key);
+    let users = json(&back, &["users", "list"]).await;
+    assert_eq!(users[0]["name"], "alice", "{users}");
+    back.word(&["users", "create", "bob"]).await.unwrap();
+    stop(&mut back).await;
+    stop(&mut two).await;
+    stop(&mut three).await;
+}
+
+/// Segments and fulls on the shelf of one cluster.
+fn shelf(place: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![place.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false if path.extension().is_some_and(|it| it == ending) => found.push(path),
+                false => {}
+            }
+        }
+    }
+    found
+}
+
+/// The leader is killed in the moment its segment appears, in the middle of writes; the next one fills the same shelf.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_leader_goes_on_with_the_shelf_of_one_that_was_killed() {
+    let place = tempfile::tempdir().unwrap();
+    let more = format!("  backup_dir: {}\n", place.path().display());
+    let members = three(&more).await;
+    let summary = json(&members[0], &["members"]).await["summary"].clone();
+    let leader = summary["leader"].as_str().unwrap().to_owned();
+    let lost = ["hs1", "hs2", "hs3"].iter().position(|name| *name == leader).unwrap();
+    let mut alive = Vec::from(members);
+    let mut dying = alive.remove(lost);
+
+    let mut created = 0;
+    let before = shelf(place.path(), "hslog").len();
+    tokio::time::timeout(PATIENCE, async {
+        while shelf(place.path(), "hslog").len() <= before {
+            created += 1;
+            alive[created % 2].word(&["users", "create", &format!("user-{created}")]).await.unwrap();
+        }
+    })
+    .await
+    .expect("the leader archives the log");
+    dying.signal("KILL").await;
+    dying.child.wait().await.unwrap();
+    let killed_at = shelf(place.path(), "hslog").len();
+    let begun = tokio::time::Instant::now();
+    for _ in 0..10 {
+        created += 1;
+        alive[created % 2].word(&["users", "create", &format!("user-{created}")]).await.unwrap();
+    }
+    tokio::time::timeout(PATIENCE, async {
+        while shelf(place.path(), "hslog").len() <= killed_at {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("another member goes on with the log");
+    println!("the next segment lay on the shelf {:?} after the death", begun.elapsed());
+
+    // What it says it has is all there, without a gap, and becomes a member.
+    let key = alive[0].file("data/sealing.key");
+    let key = ["--sealing-key-file", key.to_str().unwrap()];
+    let told = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let words = ["snapshot", "verify", place.path().to_str().unwrap(), "--restore-dry-run"];
+            let told = alive[0].word(&[&words[..], &key].concat()).await.unwrap();
+            assert!(!told.contains("before that"), "a gap: {told}");
+            if told.contains(&format!("a member with {created} users")) {
+                return told;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await
+    .expect("every write is on the shelf");
+    assert!(told.contains("good") && told.contains("entries replayed"), "{told}");
+    let writers = json(&alive[0], &["snapshot", "list", place.path().to_str().unwrap()]).await.to_string();
+    println!("{writers}");
+
+    // The one that was killed comes back and does not disturb.
+    let Process { folder, .. } = dying;
+    let mut back = Process::start(folder, &config(&leader, &more), serve).await;
+    back.says(&["serving", "client_addr"]).await;
+    for process in alive.iter_mut().chain([&mut back]) {
+        stop(process).await;
+    }
+}
