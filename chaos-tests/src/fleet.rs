@@ -4,9 +4,11 @@ pub mod api;
 pub mod forwarder;
 
 use std::{
+    collections::VecDeque,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Mutex,
     time::Duration,
 };
 
@@ -256,13 +258,30 @@ pub fn api_key_in(printed: &str) -> Result<String> {
     Ok(key.with_context(|| format!("no API key in {printed:?}"))?.to_string())
 }
 
-/// A run of ports nobody listens on. Somebody may take one before we do; that is rare, and loud.
+/// Runs of ports this process has given out lately: whoever got them may be down just now, and comes back to them.
+static GIVEN: Mutex<VecDeque<std::ops::Range<u16>>> = Mutex::new(VecDeque::new());
+/// So many of them are kept; far fewer crews live at the same time.
+const GIVEN_MAX: usize = 1000;
+
+/// A run of ports nobody listens on, and that nobody else in this process got. Another process may take one before we
+/// do; that is rare, and loud.
 pub async fn free_ports(world: &World, count: u16) -> Result<u16> {
-    for _ in 0..50 {
+    for _ in 0..500 {
         // Below the range from which the system gives out ports to those who ask for any.
         let base = 10_000 + world.entropy.below(20_000) as u16;
+        let run = base..base + count;
+        {
+            let mut given = GIVEN.lock().expect("nobody panics while choosing ports");
+            if given.iter().any(|other| other.start < run.end && run.start < other.end) {
+                continue;
+            }
+            given.push_back(run.clone());
+            if given.len() > GIVEN_MAX {
+                given.pop_front();
+            }
+        }
         let mut held = Vec::new();
-        for port in base..base + count {
+        for port in run {
             match world.net.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await {
                 Ok(listener) => held.push(listener),
                 Err(_) => break,

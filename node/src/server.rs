@@ -196,7 +196,7 @@ impl Server {
         if let Some(provider) = provider {
             until_cut(Box::pin(provider.discover_for_ever()));
         }
-        // Who listens must be able to serve, so the client port opens last.
+        // Who listens must be able to serve, so ports open last.
         let doors = Arc::new(Doors {
             control: control.clone(),
             relay: relay.clone(),
@@ -245,6 +245,10 @@ impl Server {
             let tasks_of_it = tasks.clone();
             tasks.spawn(listen::challenge::plain(listener, cluster.clone(), limits, tasks_of_it, closing.clone()));
         }
+        let addr = options.client_listen;
+        // Before the command line's: what a word has made through the socket is used at the client port at once.
+        let listener = world.net.listen(addr).await.map_err(listening("clients", addr))?;
+        let client_addr = listener.local_addr().map_err(listening("clients", addr))?;
         if let Some(path) = &options.unix_socket {
             if let Some(folder) = path.parent() {
                 let made = world.disk.create_dir_all(folder);
@@ -255,9 +259,6 @@ impl Server {
             let api = api(&control, &world, &options, &closing.stop, true);
             tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
         }
-        let addr = options.client_listen;
-        let listener = world.net.listen(addr).await.map_err(listening("clients", addr))?;
-        let client_addr = listener.local_addr().map_err(listening("clients", addr))?;
         let (door, opened) = watch::channel(None);
         metrics.client_port_open.set(1);
         until_cut(Box::pin(listen::door::keep(cluster.clone(), control.clone(), door)));

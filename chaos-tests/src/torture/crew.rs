@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use http::Method;
 use serde_json::{Value, json};
 use tokio::{
     process::{Child, Command},
@@ -25,6 +26,8 @@ use crate::fleet::{self, api::Api};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks at whether something has come true.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Whoever takes no connection for so long is passed over.
+const DIAL: Duration = Duration::from_secs(2);
 
 /// What a crew is made of.
 #[derive(Clone, Debug)]
@@ -216,11 +219,10 @@ impl Crew {
     /// What every cluster here begins with: an API key, a user, a reusable key for devices.
     pub async fn found(&mut self) -> Result<()> {
         self.known().await?;
-        let mut api = self.api(0);
-        let user = api.post("/api/v1/user", &json!({ "name": "torture" }), PATIENCE).await?;
+        let user = self.ask(0, Method::POST, "/api/v1/user", Some(&json!({ "name": "torture" }))).await?;
         self.user = user["user"]["id"].as_str().context("a user has an id")?.to_owned();
         let wish = json!({ "user": self.user, "reusable": true });
-        let key = api.post("/api/v1/preauthkey", &wish, PATIENCE).await?;
+        let key = self.ask(0, Method::POST, "/api/v1/preauthkey", Some(&wish)).await?;
         self.auth_key = key["preAuthKey"]["key"].as_str().context("a key has a text")?.to_owned();
         Ok(())
     }
@@ -243,7 +245,7 @@ impl Crew {
     /// A fresh one-use token, for a member of this name or (empty) any, and an address where it can be used.
     pub async fn token(&self, by: usize, role: &str, name: &str) -> Result<(String, String)> {
         let wish = json!({ "ttlSecs": 900, "role": role, "name": name });
-        let reply = self.api(by).post("/api/v1/cluster/tokens", &wish, PATIENCE).await?;
+        let reply = self.ask(by, Method::POST, "/api/v1/cluster/tokens", Some(&wish)).await?;
         let token = reply["token"].as_str().context("a token has a text")?.to_owned();
         let address = reply["addresses"][0].as_str().context("a token has an address")?.to_owned();
         Ok((token, address))
@@ -386,6 +388,45 @@ impl Crew {
         Api::new(&self.world, &self.seats[member].address(), &self.api_key)
     }
 
+    /// One call, as a client makes it that knows all addresses of the name: whoever takes no connection (it does not run,
+    /// or keeps clients away because it lags) is passed over, from `first` on, again and again until one does. Then its
+    /// answer counts, whatever it is: a call that was taken is not made twice. An error when nobody takes it in time.
+    pub async fn ask(&self, first: usize, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut turned_away = Vec::new();
+            for turn in 0..self.plan.members {
+                let member = (first + turn) % self.plan.members;
+                match self.taken_by(member).await {
+                    Ok(mut api) => return api.call(method, path, body, PATIENCE).await,
+                    Err(error) => turned_away.push(format!("{}: {error:#}", self.seats[member].name)),
+                }
+            }
+            ensure!(Instant::now() < deadline, "{path}: nobody takes the call for {PATIENCE:?}: {turned_away:?}");
+            sleep(LOOK_EVERY * 5).await;
+        }
+    }
+
+    /// The same, and no other member will do.
+    pub async fn ask_only(&self, member: usize, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.taken_by(member).await {
+                Ok(mut api) => return api.call(method, path, body, PATIENCE).await,
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(error.context(format!("{path}: {} takes no call", self.seats[member].name)));
+                }
+                Err(_) => sleep(LOOK_EVERY * 5).await,
+            }
+        }
+    }
+
+    async fn taken_by(&self, member: usize) -> Result<Api> {
+        let mut api = self.api(member);
+        api.dial(DIAL).await?;
+        Ok(api)
+    }
+
     /// Runs one of the program's words on a member's ground; what it printed.
     pub async fn word(&self, member: usize, words: &[&str]) -> Result<String> {
         let (status, printed, complaint) = self.word_with(member, words, &[]).await?;
@@ -459,7 +500,7 @@ impl Crew {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let by = self.running().into_iter().find(|other| *other != member).context("somebody else runs")?;
-            let Err(error) = self.api(by).call(http::Method::DELETE, &path, None, PATIENCE).await else { break };
+            let Err(error) = self.api(by).call(Method::DELETE, &path, None, PATIENCE).await else { break };
             // It may have been done, and the answer lost.
             let name = json!(self.seats[member].name);
             if self.members().await.is_some_and(|list| list.iter().all(|row| row["name"] != name)) {

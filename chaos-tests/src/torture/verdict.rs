@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use http::Method;
 use serde_json::Value;
 
 use super::{
     canaries::{Diary, Race},
-    crew::{Crew, PATIENCE},
+    crew::Crew,
 };
 
 /// Acknowledged writes a round needs to count.
@@ -22,9 +23,8 @@ pub struct Truth {
 
 /// Asks one member, linearizably.
 pub async fn truth(crew: &Crew, member: usize) -> Result<Truth> {
-    let mut api = crew.api(member);
-    let users = api.get("/api/v1/user?consistency=linearizable", PATIENCE).await?;
-    let nodes = api.get("/api/v1/node?consistency=linearizable", PATIENCE).await?;
+    let users = crew.ask_only(member, Method::GET, "/api/v1/user?consistency=linearizable", None).await?;
+    let nodes = crew.ask_only(member, Method::GET, "/api/v1/node?consistency=linearizable", None).await?;
     Ok(Truth { users: names(&users["users"], "name")?, nodes: names(&nodes["nodes"], "givenName")? })
 }
 

@@ -34,7 +34,7 @@ struct Look {
     engine_stopped: bool,
     key_differs: bool,
     draining: bool,
-    /// Entries this member is behind, as the leader says; none: nobody says so now.
+    /// Entries this member is behind what the leader last said it has; none: nobody said so lately.
     lag: Option<u64>,
     /// Another member takes clients.
     others_serve: bool,
@@ -87,14 +87,23 @@ pub async fn keep(cluster: Cluster, control: Arc<Control>, door: watch::Sender<S
 
 fn look(cluster: &Cluster, control: &Control, state: &State) -> Look {
     let (me, board) = (cluster.me(), cluster.board());
-    let lag = board.members.get(&me).map(|seen| seen.lag).filter(|_| board.age <= FRESH && board.by != Some(me));
+    let status = cluster.status();
     Look {
-        engine_stopped: cluster.status().role == Role::Stopped,
+        engine_stopped: status.role == Role::Stopped,
         key_differs: !cluster.secret(keys::NOISE).is_some_and(|key| control.is_private_key(&key)),
         draining: state.member(me).is_some_and(|member| member.draining),
-        lag,
+        lag: lag(&board, me, status.applied),
         others_serve: others_serve(state, &board, me),
     }
+}
+
+/// Entries between what the leader has and what this member has applied. Not the leader's own count: a new leader knows
+/// nothing of a member until it has answered, and takes it for empty; its clients would be sent away after every election.
+fn lag(board: &Board, me: MemberId, applied: Option<u64>) -> Option<u64> {
+    let leader = board.by.filter(|leader| *leader != me && board.age <= FRESH)?;
+    let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+    let last = board.members.get(&leader)?.matched?;
+    Some(next(Some(last)).saturating_sub(next(applied)))
 }
 
 fn others_serve(state: &State, board: &Board, me: MemberId) -> bool {
@@ -149,7 +158,25 @@ pub async fn clients(
 
 #[cfg(test)]
 mod tests {
+    use raft::Seen;
+
     use super::*;
+
+    #[test]
+    fn a_new_leader_that_knows_nothing_of_a_member_sends_nobody_away() {
+        let seen = |matched, lag| Seen { matched, lag, ..Seen::default() };
+        let (me, leader) = (MemberId(2), MemberId(1));
+        // It was elected a moment ago: the others have answered nothing yet and count as empty.
+        let members = [(leader, seen(Some(50_000), 0)), (me, seen(None, 50_001))].into_iter().collect();
+        let board = Board { by: Some(leader), members, ..Board::default() };
+        assert_eq!(lag(&board, me, Some(49_990)), Some(10));
+        assert_eq!(lag(&board, me, Some(50_020)), Some(0), "the view is a second old");
+        assert_eq!(lag(&board, me, None), Some(50_001), "it has just joined, and has nothing");
+        assert_eq!(lag(&board, me, Some(100)), Some(49_900), "it slept for an hour");
+        assert_eq!(lag(&board, leader, Some(50_000)), None, "who leads is not behind");
+        assert_eq!(lag(&Board { age: FRESH * 2, ..board }, me, Some(100)), None, "that was long ago");
+        assert_eq!(lag(&Board::default(), me, Some(100)), None);
+    }
 
     #[test]
     fn the_door_is_closed_only_where_others_serve() {

@@ -15,7 +15,12 @@ use crate::{BoxFuture, BoxStream, Clock, Datagrams, Disk, Entropy, Listener, Net
 
 /// The world of production.
 pub fn world() -> World {
-    World { clock: Arc::new(RealClock), entropy: entropy(), net: Arc::new(RealNet), disk: Arc::new(RealDisk) }
+    World { clock: Arc::new(RealClock), entropy: entropy(), net: net(SilentPeer::OURS), disk: Arc::new(RealDisk) }
+}
+
+/// The network, with sockets that treat a silent peer so.
+pub fn net(silent_peer: SilentPeer) -> Arc<dyn Net> {
+    Arc::new(RealNet { silent_peer })
 }
 
 /// Dice from the operating system.
@@ -32,24 +37,51 @@ impl Clock for RealClock {
     }
 }
 
-struct RealNet;
+/// What a socket does about a peer that says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SilentPeer {
+    /// Silence before the first keep-alive probe.
+    pub idle: Duration,
+    /// Between two probes.
+    pub interval: Duration,
+    /// So many without an answer, and the connection is over.
+    pub probes: u32,
+    /// Bytes sent and not acknowledged for so long end it as well; none: the kernel's retransmissions decide (a quarter
+    /// of an hour).
+    pub unanswered: Option<Duration>,
+}
 
-/// Keep-alive and user timeout: a peer that vanished without a word is noticed in about 30 s
-/// (control-protocol facts, section 7.5: "TCP_USER_TIMEOUT (~15–30 s) on accepted sockets").
-const VANISHED_PEER: Duration = Duration::from_secs(30);
+impl SilentPeer {
+    /// Of members: one that vanished without a word is noticed in about 30 s (control-protocol facts, section 7.5:
+    /// "TCP_USER_TIMEOUT (~15–30 s) on accepted sockets").
+    pub const OURS: SilentPeer = SilentPeer {
+        idle: Duration::from_secs(15),
+        interval: Duration::from_secs(5),
+        probes: 3,
+        unanswered: Some(Duration::from_secs(30)),
+    };
 
-fn tune(stream: &tokio::net::TcpStream) -> io::Result<()> {
-    // Without TCP_NODELAY delayed acknowledgements outlast the deadlines of Raft's calls.
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    let keep_alive = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    socket.set_tcp_keepalive(&keep_alive)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(VANISHED_PEER))?;
-    Ok(())
+    /// Of `tailscaled` on a desktop or a server: it dials with `net.Dialer{KeepAlive: 30 s}` (`net/netknob`), and Go adds
+    /// its defaults, an interval of 15 s and nine probes. That is 165 s, so its watchdog of 120 s is first. Phones send
+    /// no probes at all.
+    pub const TAILSCALED: SilentPeer =
+        SilentPeer { idle: Duration::from_secs(30), interval: Duration::from_secs(15), probes: 9, unanswered: None };
+
+    fn tune(self, stream: &tokio::net::TcpStream) -> io::Result<()> {
+        // Without TCP_NODELAY delayed acknowledgements outlast the deadlines of Raft's calls.
+        stream.set_nodelay(true)?;
+        let socket = socket2::SockRef::from(stream);
+        let keep_alive =
+            socket2::TcpKeepalive::new().with_time(self.idle).with_interval(self.interval).with_retries(self.probes);
+        socket.set_tcp_keepalive(&keep_alive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(self.unanswered)?;
+        Ok(())
+    }
+}
+
+struct RealNet {
+    silent_peer: SilentPeer,
 }
 
 impl Net for RealNet {
@@ -62,14 +94,14 @@ impl Net for RealNet {
             socket.bind(&addr.into())?;
             socket.listen(4096)?;
             let listener = tokio::net::TcpListener::from_std(socket.into())?;
-            Ok(Box::new(RealListener(listener)) as Box<dyn Listener>)
+            Ok(Box::new(RealListener { listener, silent_peer: self.silent_peer }) as Box<dyn Listener>)
         })
     }
 
     fn connect<'a>(&'a self, host_port: &'a str) -> BoxFuture<'a, io::Result<BoxStream>> {
         Box::pin(async move {
             let stream = tokio::net::TcpStream::connect(host_port).await?;
-            tune(&stream)?;
+            self.silent_peer.tune(&stream)?;
             Ok(Box::new(stream) as BoxStream)
         })
     }
@@ -137,14 +169,17 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-struct RealListener(tokio::net::TcpListener);
+struct RealListener {
+    listener: tokio::net::TcpListener,
+    silent_peer: SilentPeer,
+}
 
 impl Listener for RealListener {
     fn accept<'a>(&'a mut self) -> BoxFuture<'a, io::Result<(BoxStream, SocketAddr)>> {
         Box::pin(async move {
-            let (stream, from) = self.0.accept().await?;
+            let (stream, from) = self.listener.accept().await?;
             // A client that hung up at once has no socket left to tune; its reader will notice.
-            if let Err(error) = tune(&stream) {
+            if let Err(error) = self.silent_peer.tune(&stream) {
                 tracing::debug!(%from, %error, "could not tune an accepted socket");
             }
             Ok((Box::new(stream) as BoxStream, canonical(from)))
@@ -152,7 +187,7 @@ impl Listener for RealListener {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 

@@ -10,7 +10,7 @@ use super::Wish;
 use crate::{
     client::{Identity, Registered},
     torture::{
-        crew::{Crew, PATIENCE, Plan},
+        crew::{Crew, Plan},
         ground::{self, Ground},
         guests::{self, Guests, News},
         report::{Figure, Goal},
@@ -103,7 +103,7 @@ pub async fn r5(wish: Wish<'_>) -> Result<Vec<Figure>> {
     // 120 s after the last word, would bark together. So each stream has only its own keep-alives (every 50 to 59 s), and
     // because the streams were opened all through such a span, the host vanishes at every moment between two of them.
     let apart = json!({ "policy": json!({ "acls": [] }).to_string() });
-    crew.api(0).call(http::Method::PUT, "/api/v1/policy", Some(&apart), PATIENCE).await?;
+    crew.ask(0, http::Method::PUT, "/api/v1/policy", Some(&apart)).await?;
     // Enough that each member holds fifty; and the victim's are the repetitions.
     let many = (wish.repeats * 4).max(12);
     let mut guests = Guests::invite_over(&crew, many, KEEP_ALIVE).await?;
@@ -135,6 +135,10 @@ pub async fn r5(wish: Wish<'_>) -> Result<Vec<Figure>> {
     }
     figure.note("devices", whom.len());
     figure.note("events", 1);
+    figure.note(
+        "emulates",
+        "tailscaled on a desktop: keep-alives after 30 s, every 15 s, nine of them, no TCP_USER_TIMEOUT; watchdog 120 s",
+    );
     ground::pull(&crew.seats[victim].place, false).await?;
     crew.whole().await?;
     let waiting = elsewhere.len();

@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use http::Method;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -172,7 +173,7 @@ pub async fn r10(wish: Wish<'_>) -> Result<Vec<Figure>> {
         tool.took(since.elapsed());
         lone.start(0)?;
         lone.known().await?;
-        lone.api(0).post("/api/v1/user", &json!({ "name": "alone" }), PATIENCE).await?;
+        lone.ask(0, Method::POST, "/api/v1/user", Some(&json!({ "name": "alone" }))).await?;
         whole.took(since.elapsed());
         let truth = verdict::truth(&lone, 0).await?;
         missing = missing.max(diary.writes.iter().filter(|write| !truth.users.contains(&write.name)).count());
@@ -238,7 +239,7 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
 
             let since = Instant::now();
             let mut lone = restored(&wish, &crew, &key, &["--at", &moment]).await?;
-            lone.api(0).post("/api/v1/user", &json!({ "name": "after-the-restore" }), PATIENCE).await?;
+            lone.ask(0, Method::POST, "/api/v1/user", Some(&json!({ "name": "after-the-restore" }))).await?;
             at.took(since.elapsed());
             lone.kill(0).await?;
         }
@@ -272,8 +273,8 @@ pub async fn r12(wish: Wish<'_>) -> Result<Vec<Figure>> {
     let put = |text: &str| json!({ "policy": text });
     for round in 0..wish.repeats {
         // Through one member set, through another taken back.
-        api.call(http::Method::PUT, "/api/v1/policy", Some(&put(&good)), PATIENCE).await?;
-        api.call(http::Method::PUT, "/api/v1/policy", Some(&put(&bad)), PATIENCE).await?;
+        api.call(Method::PUT, "/api/v1/policy", Some(&put(&good)), PATIENCE).await?;
+        api.call(Method::PUT, "/api/v1/policy", Some(&put(&bad)), PATIENCE).await?;
         let since = Instant::now();
         crew.api(1 + round % 2).post("/api/v1/cluster/policy/rollback", &json!({}), PATIENCE).await?;
         figure.took(since.elapsed());
