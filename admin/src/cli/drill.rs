@@ -209,6 +209,11 @@ impl Place {
 }
 
 fn settings(args: &RunArgs, drill: &Drill, stage: Option<&Stage>) -> Settings {
+    let calm = match drill.act {
+        // Nobody gives its lead away for a disk twice within a minute (raft/src/slow_disk.rs).
+        Act::SlowDisk => args.calm.max(Duration::from_secs(40)),
+        _ => args.calm,
+    };
     let hold = match drill.act {
         Act::SlowDisk => Duration::from_secs(25),
         Act::CutLeader | Act::FullDisk | Act::KillFollower => Duration::from_secs(10),
@@ -224,7 +229,7 @@ fn settings(args: &RunArgs, drill: &Drill, stage: Option<&Stage>) -> Settings {
         repeats: args.repeats,
         hold: args.hold.unwrap_or(hold),
         steady: args.steady,
-        calm: args.calm,
+        calm,
         load: canary::Load { writes: args.writes, reads: 10, registers: if in_lab { 2 } else { 0 } },
         slow_by: args.slow_by,
         patience: PATIENCE,

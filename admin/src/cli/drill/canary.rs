@@ -23,7 +23,10 @@ use super::{
     ops::{Kind, Op},
     stage::{Seat, Stage},
 };
-use crate::v1::types::{OneNode, OneUser, Users};
+use crate::{
+    cli::problem::Problem,
+    v1::types::{OneNode, OneUser, Users},
+};
 
 /// An answer later than this is none.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -170,12 +173,15 @@ impl Canary {
     async fn act(&self, serial: u64) -> Option<Op> {
         let (via, begun) = (self.at, self.diary.now());
         let client = &self.seats[via].canary;
+        let mut why = String::new();
+        let mut told = |problem: &Problem| why = problem.to_string();
         let (ok, stale, name) = match self.kind {
             Kind::Write => {
                 let name = format!("{}{}-{serial}", self.prefix, self.number);
                 let made = client.post::<OneUser>("/api/v1/user", json!({ "name": name })).await;
-                if let Ok(made) = &made {
-                    self.diary.newest.fetch_max(made.user.id, Ordering::AcqRel);
+                match &made {
+                    Ok(made) => _ = self.diary.newest.fetch_max(made.user.id, Ordering::AcqRel),
+                    Err(problem) => told(problem),
                 }
                 (made.is_ok(), false, name)
             }
@@ -184,29 +190,33 @@ impl Canary {
                 let path = format!("/api/v1/user/{id}?consistency=linearizable");
                 match client.get::<OneUser>(&path).await {
                     Ok(_) => (true, false, String::new()),
-                    Err(problem) => (false, problem.code() == &codes::NOT_FOUND, String::new()),
+                    Err(problem) => {
+                        told(&problem);
+                        (false, problem.code() == &codes::NOT_FOUND, String::new())
+                    }
                 }
             }
             Kind::Register => {
-                let made = self.register(via, serial).await;
-                let ok = made.is_some();
-                self.diary.registered.lock().expect("canaries do not panic while writing").extend(made);
+                // A node needs an owner, and somebody else makes it.
+                let owner = Some(self.diary.newest.load(Ordering::Acquire)).filter(|id| *id > 0)?;
+                let made = self.register(via, owner, serial).await.inspect_err(told);
+                let ok = made.is_ok();
+                self.diary.registered.lock().expect("canaries do not panic while writing").extend(made.ok());
                 (ok, false, String::new())
             }
         };
-        Some(Op { kind: self.kind, via, begun, answered: self.diary.now(), ok, stale, serial: name })
+        Some(Op { kind: self.kind, via, begun, answered: self.diary.now(), ok, stale, serial: name, why })
     }
 
     /// A login that begins and is let in; the id of the node.
-    async fn register(&self, via: usize, serial: u64) -> Option<String> {
-        let client = &self.seats[via].canary;
-        let owner = self.diary.newest.load(Ordering::Acquire).to_string();
+    async fn register(&self, via: usize, owner: u64, serial: u64) -> Result<String, Problem> {
+        let (client, owner) = (&self.seats[via].canary, owner.to_string());
         let hash = <sha2::Sha256 as sha2::Digest>::digest(format!("{}{serial}", self.prefix));
         let key = format!("{}{}", crate::secret_text::LOGIN, &hex::encode(hash)[..crate::secret_text::LOGIN_LEN]);
         let wish = json!({ "user": owner, "key": key, "name": format!("drill-{serial}") });
-        client.post::<Value>("/api/v1/debug/node", wish).await.ok()?;
+        client.post::<Value>("/api/v1/debug/node", wish).await?;
         let wish = json!({ "user": owner, "key": key });
-        client.post::<OneNode>("/api/v1/node/register", wish).await.ok().map(|made| made.node.id.to_string())
+        client.post::<OneNode>("/api/v1/node/register", wish).await.map(|made| made.node.id.to_string())
     }
 }
 
@@ -238,7 +248,7 @@ pub fn compare(ops: &[Op], have: &[(String, std::collections::BTreeSet<String>)]
 }
 
 /// All canary users at one member, with their ids.
-pub async fn users(seat: &Seat, drill: &str) -> Result<Vec<(u64, String)>, crate::cli::problem::Problem> {
+pub async fn users(seat: &Seat, drill: &str) -> Result<Vec<(u64, String)>, Problem> {
     let prefix = prefix(drill);
     let all: Users = seat.canary.get("/api/v1/user?consistency=linearizable").await?;
     Ok(all.users.into_iter().filter(|user| user.name.starts_with(&prefix)).map(|user| (user.id, user.name)).collect())
@@ -283,6 +293,7 @@ mod tests {
             ok,
             stale: false,
             serial: serial.into(),
+            why: String::new(),
         };
         let ops = [op("a", true), op("b", true), op("c", false), op("d", false)];
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();

@@ -191,10 +191,10 @@ pub const DRILLS: &[Drill] = &[
         act: Act::SlowDisk,
         risk: Risk::Medium,
         stage: Stage::Cluster,
-        hypothesis: "The leader's syncs take 200 ms longer: nothing fails, nobody fights for leadership, and writes are as fast as before within 15 s.",
+        hypothesis: "The leader's syncs take 200 ms longer: nothing fails, nobody fights for leadership, and writes through the others are as fast as before within 15 s.",
         does: "holds up every sync of the leader's log by --slow-by, for the hold time",
         heals: "the member itself when the time is over, or when the driver is silent for ten seconds",
-        blast_radius: "one member; writes are slower until another one leads",
+        blast_radius: "one member; writes through it are slower for as long",
         cadence: "quarterly",
         goals: &[
             goal("write_errors", Stat::Max, 0, "fault matrix 15"),

@@ -34,6 +34,9 @@ pub struct Op {
     /// Of a write: its serial.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub serial: String,
+    /// Of a failure: what was answered, for whoever reads the history.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
 }
 
 /// When success was back for good: the first answer, after `since`, of a row of [`SUSTAINED`] successes that nothing
@@ -112,6 +115,7 @@ mod tests {
                 ok,
                 stale: false,
                 serial: String::new(),
+                why: String::new(),
             }
         };
         text.split_whitespace().map(parse).collect()

@@ -195,9 +195,10 @@ impl Ruin<'_> {
         for _ in 0..count {
             let serial = format!("{}{}", canary::prefix(self.id), self.ops.len());
             let begun = self.begun.elapsed().as_micros() as u64;
-            let ok = door.post::<OneUser>("/api/v1/user", json!({ "name": serial })).await.is_ok();
+            let why = door.post::<OneUser>("/api/v1/user", json!({ "name": serial })).await.err();
             let answered = self.begun.elapsed().as_micros() as u64;
-            self.ops.push(Op { kind: Kind::Write, via: index, begun, answered, ok, stale: false, serial });
+            let (ok, why) = (why.is_none(), why.map_or_else(String::new, |problem| problem.to_string()));
+            self.ops.push(Op { kind: Kind::Write, via: index, begun, answered, ok, stale: false, serial, why });
         }
         Ok(count as f64 / since.elapsed().as_secs_f64())
     }

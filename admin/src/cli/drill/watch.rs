@@ -123,6 +123,11 @@ impl Sight {
     pub fn leaders_since(&self, since: u64) -> usize {
         self.leaders.iter().filter(|(at, ..)| *at >= since).count()
     }
+
+    /// When another than `name` was first seen to lead, after a moment.
+    pub fn left_lead(&self, since: u64, name: &str) -> Option<u64> {
+        self.leaders.iter().find(|(at, _, leader)| *at >= since && leader != name).map(|(at, ..)| *at)
+    }
 }
 
 #[cfg(test)]
@@ -145,5 +150,7 @@ mod tests {
         let told: Vec<&str> = sight.events.iter().map(|event| event.ev.as_str()).collect();
         assert_eq!(told, ["hs1 does not answer", "hs2 leads, term 2 (as hs2 says)", "hs1 answers again"]);
         assert_eq!((sight.leaders_since(0), sight.leaders_since(600_000)), (2, 1));
+        assert_eq!(sight.left_lead(600_000, "hs1"), sight.leaders.last().map(|(at, ..)| *at));
+        assert_eq!(sight.left_lead(600_000, "hs2"), None, "it leads still");
     }
 }
