@@ -140,22 +140,35 @@ impl Canaries {
     /// Writers and readers at each member of the plan, and the registrar.
     pub fn fly(crew: &Crew, prefix: &str) -> Canaries {
         let mut canaries = Canaries::writers(crew, prefix);
+        canaries.doubt(crew);
         let (diary, stop) = (&canaries.diary, &canaries.stop);
-        let apis = || (0..crew.plan.members).map(|member| crew.api(member)).collect::<Vec<_>>();
-        canaries.tasks.spawn(read(crew.world.clone(), apis(), diary.clone(), stop.clone()));
+        let apis = (0..crew.plan.members).map(|member| crew.api(member)).collect();
         let addresses = crew.seats[..crew.plan.members].iter().map(|seat| seat.address()).collect();
-        let registrar = Registrar { world: crew.world.clone(), apis: apis(), addresses, user: crew.user.clone() };
+        let registrar = Registrar { world: crew.world.clone(), apis, addresses, user: crew.user.clone() };
         canaries.tasks.spawn(registrar.work(prefix.to_owned(), diary.clone(), stop.clone()));
         canaries
     }
 
     /// Writers alone.
     pub fn writers(crew: &Crew, prefix: &str) -> Canaries {
+        Canaries::crowd(crew, prefix, 1, PAUSE)
+    }
+
+    /// So many writers at each member, each with a pause between an answer and the next write.
+    pub fn crowd(crew: &Crew, prefix: &str, each: usize, pause: Duration) -> Canaries {
         let (diary, stop, mut tasks) = (Shared::default(), Arc::new(AtomicBool::new(false)), JoinSet::new());
-        for member in 0..crew.plan.members {
-            tasks.spawn(write(crew.api(member), prefix.to_owned(), member, diary.clone(), stop.clone()));
+        for (member, number) in (0..crew.plan.members).flat_map(|member| (0..each).map(move |number| (member, number)))
+        {
+            let name = if each == 1 { prefix.to_owned() } else { format!("{prefix}-{number}") };
+            tasks.spawn(write(crew.api(member), name, member, pause, diary.clone(), stop.clone()));
         }
         Canaries { diary, stop, tasks }
+    }
+
+    /// A reader who asks any member for the newest write that was acknowledged.
+    pub fn doubt(&mut self, crew: &Crew) {
+        let apis = (0..crew.plan.members).map(|member| crew.api(member)).collect();
+        self.tasks.spawn(read(crew.world.clone(), apis, self.diary.clone(), self.stop.clone()));
     }
 
     /// Lets everybody finish what they are at.
@@ -166,7 +179,7 @@ impl Canaries {
     }
 }
 
-async fn write(mut api: Api, prefix: String, member: usize, diary: Shared, stop: Arc<AtomicBool>) {
+async fn write(mut api: Api, prefix: String, member: usize, pause: Duration, diary: Shared, stop: Arc<AtomicBool>) {
     for serial in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
@@ -177,7 +190,7 @@ async fn write(mut api: Api, prefix: String, member: usize, diary: Shared, stop:
         match answer {
             Ok(_) => {
                 diary.open().writes.push(Write { name, member, begun, answered: now });
-                sleep(PAUSE).await;
+                sleep(pause).await;
             }
             // Nobody knows whether it was done; the next one has another name.
             Err(error) => {

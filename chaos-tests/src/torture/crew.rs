@@ -19,7 +19,10 @@ use tokio::{
 };
 use world::World;
 
-use super::ground::{Ground, Place};
+use super::{
+    ground::{Ground, Place},
+    weather::Relays,
+};
 use crate::fleet::{self, api::Api};
 
 /// How long anything may take that is not itself measured.
@@ -41,6 +44,8 @@ pub struct Plan {
     pub snapshot_every: u64,
     /// Lines for `cluster:` of every member's configuration.
     pub timing: &'static str,
+    /// The others reach a member through a relay in this process; on the loopback address only.
+    pub detours: bool,
     /// The program; none: found as [`fleet::program`] does.
     pub program: Option<PathBuf>,
 }
@@ -48,7 +53,15 @@ pub struct Plan {
 impl Plan {
     /// Three members as an operator would run them.
     pub fn three() -> Plan {
-        Plan { members: 3, spare: 0, backups: false, snapshot_every: 10_000, timing: "lan", program: None }
+        Plan {
+            members: 3,
+            spare: 0,
+            backups: false,
+            snapshot_every: 10_000,
+            timing: "lan",
+            detours: false,
+            program: None,
+        }
     }
 }
 
@@ -87,6 +100,8 @@ pub struct Crew {
     pub program: PathBuf,
     pub plan: Plan,
     pub ground: Ground,
+    /// What stands between members, if the plan says so.
+    pub relays: Relays,
     folder: tempfile::TempDir,
 }
 
@@ -124,7 +139,7 @@ impl Crew {
             world.disk.create_dir_all(&seat.folder)?;
             seats.push(seat);
         }
-        let crew = Crew {
+        let mut crew = Crew {
             world,
             seats,
             api_key: String::new(),
@@ -133,10 +148,16 @@ impl Crew {
             program,
             plan,
             ground,
+            relays: Relays::default(),
             folder,
         };
         for seat in &crew.seats {
             crew.world.disk.write(&seat.folder.join("config.yaml"), crew.configuration(seat).as_bytes())?;
+        }
+        if crew.plan.detours {
+            for Place { host, peer, detour, .. } in crew.seats.iter().map(|seat| &seat.place) {
+                crew.relays.add(&crew.world, format!("{host}:{detour}").parse()?, format!("{host}:{peer}")).await?;
+            }
         }
         Ok(crew)
     }
@@ -153,7 +174,8 @@ impl Crew {
 
     fn configuration(&self, seat: &Seat) -> String {
         let quoted = |path: PathBuf| Value::from(path.display().to_string()).to_string();
-        let Place { host, client, peer, metrics, derp, stun, .. } = &seat.place;
+        let Place { host, client, peer, metrics, derp, stun, detour, .. } = &seat.place;
+        let advertised = if self.plan.detours { detour } else { peer };
         let (name, socket, data) = (&seat.name, quoted(seat.socket()), quoted(seat.data()));
         let backup =
             if self.plan.backups { format!("  backup_dir: {}\n", quoted(self.shelf())) } else { String::new() };
@@ -166,7 +188,7 @@ impl Crew {
              derp:\n  server:\n    enabled: true\n    stun_listen_addr: {host}:{stun}\n\
              log:\n  level: info\n\
              cluster:\n  name: {name}\n  data_dir: {data}\n  client_url: http://{host}:{client}\n  \
-             peer_listen_addr: {host}:{peer}\n  peer_advertise_addr: {host}:{peer}\n  timing: {timing}\n  timing_check: warn\n  \
+             peer_listen_addr: {host}:{peer}\n  peer_advertise_addr: {host}:{advertised}\n  timing: {timing}\n  timing_check: warn\n  \
              snapshot_every: {every}\n  disk_reserve_mib: 4\n  disk_low_mib: 16\n{backup}  derp_listen_addr: {host}:{derp}\n  derp_host_name: {host}\n  \
              derp_port: {derp}\n  derp_stun_port: {stun}\n  derp_insecure_for_tests: true\n"
         )

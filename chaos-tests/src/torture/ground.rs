@@ -2,8 +2,8 @@
 //!
 //! On the bridge a member can vanish without a word (its cable is pulled), and pairs of members can be cut from each
 //! other, in both directions or one, while clients still reach both. Cuts are blackhole routes and a veth that is down;
-//! both work on a bare Debian. Delay and loss need the kernel's `netem`; where it is missing they are skipped and said
-//! to be.
+//! both work on a bare Debian. Delay and loss would need the kernel's `netem`, which few kernels have: they are made by
+//! relays instead (`weather.rs`).
 
 use std::{
     path::Path,
@@ -17,7 +17,7 @@ use world::World;
 use crate::fleet;
 
 /// Ports a member takes.
-const PORTS: u16 = 5;
+const PORTS: u16 = 6;
 
 /// Where one member listens.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct Place {
     pub metrics: u16,
     pub derp: u16,
     pub stun: u16,
+    /// Where a relay stands for its `peer`, if there is one ([`super::weather`]).
+    pub detour: u16,
     /// Its network namespace; none: this process's.
     pub namespace: Option<String>,
     /// The bridge's end of its cable.
@@ -44,6 +46,7 @@ impl Place {
             metrics: base + 2,
             derp: base + 3,
             stun: base + 4,
+            detour: base + 5,
             namespace,
             cable,
         }
@@ -162,18 +165,6 @@ pub async fn why_no_bridge() -> Option<String> {
     probe.await.err().map(|error| format!("{error:#}"))
 }
 
-/// Why packets cannot be delayed or lost here; nothing when they can.
-pub async fn why_no_netem() -> Option<String> {
-    if let Some(why) = why_no_bridge().await {
-        return Some(why);
-    }
-    let probe = run("tc", &["qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]).await;
-    match probe {
-        Ok(_) => run("tc", &["qdisc", "del", "dev", "lo", "root"]).await.err().map(|error| format!("{error:#}")),
-        Err(error) => Some(format!("the kernel has no netem: {error:#}")),
-    }
-}
-
 /// Set in a process that runs in a network, a mount and a process namespace of its own.
 pub const INSIDE: &str = "HSRAFT_TORTURE_INSIDE";
 
@@ -189,17 +180,4 @@ pub async fn cut(from: &Place, to: &Place, cut: bool) -> Result<()> {
     let route = format!("{}/32", to.host);
     let what = if cut { "add" } else { "del" };
     ip(&["-n", namespace, "route", what, "blackhole", &route]).await.map(drop)
-}
-
-/// Delays, and loses some of, what a member sends (`delay 100ms 50ms loss 5%`); empty: no longer.
-pub async fn disturb(place: &Place, netem: &str) -> Result<()> {
-    let namespace = place.namespace.as_deref().context("the member has a network of its own")?;
-    let mut words = vec!["netns", "exec", namespace, "tc", "qdisc"];
-    if netem.is_empty() {
-        words.extend(["del", "dev", "eth0", "root"]);
-    } else {
-        words.extend(["replace", "dev", "eth0", "root", "netem"]);
-        words.extend(netem.split_whitespace());
-    }
-    ip(&words).await.map(drop)
 }

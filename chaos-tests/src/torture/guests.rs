@@ -83,6 +83,7 @@ impl Guests {
     }
 
     /// The same, and their streams are opened one by one over `span`, so that each has keep-alives at moments of its own.
+    /// The first stream goes to the members in turn, so that those of one member are spread evenly.
     pub async fn invite_over(crew: &Crew, many: usize, span: Duration) -> Result<Guests> {
         let addresses: Vec<String> = crew.seats[..crew.plan.members].iter().map(|seat| seat.address()).collect();
         let identities: Vec<Identity> =
@@ -111,9 +112,10 @@ impl Guests {
         for (guest, identity) in identities.iter().cloned().enumerate() {
             let (world, addresses, tell) = (world.clone(), addresses.clone(), tell.clone());
             let after = span.mul_f64(guest as f64 / many as f64);
+            let first = (!span.is_zero()).then(|| addresses[guest % addresses.len()].clone());
             tasks.spawn(async move {
                 sleep(after).await;
-                stay(world, addresses, identity, guest, tell).await;
+                stay(world, addresses, first, identity, guest, tell).await;
             });
         }
         let mut guests = Guests { identities, news, homes: vec![None; many], _tasks: tasks };
@@ -178,13 +180,15 @@ impl Guests {
 async fn stay(
     world: World,
     addresses: Vec<String>,
+    mut first: Option<String>,
     identity: Identity,
     guest: usize,
     tell: mpsc::UnboundedSender<News>,
 ) {
     let mut failures = 0;
     loop {
-        let _ = hold(&world, &addresses, &identity, guest, &tell, &mut failures).await;
+        let whom = first.take().map_or_else(|| addresses.clone(), |first| vec![first]);
+        let _ = hold(&world, &whom, &identity, guest, &tell, &mut failures).await;
         if tell.send(News::Broken { guest, at: Instant::now() }).is_err() {
             return;
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `crew.rs` | members as children of this process |
 //! | `ground.rs` | where they live: loopback, or a network namespace each |
+//! | `weather.rs` | relays between members that pass bytes on late |
 //! | `canaries.rs` | who writes, reads and registers all the while, and remembers every answer |
 //! | `guests.rs` | devices with a stream and the timers of the real client |
 //! | `verdict.rs` | the truth afterwards, asked of every member, against what was answered |
@@ -26,6 +27,7 @@ pub mod guests;
 pub mod kills;
 pub mod report;
 pub mod verdict;
+pub mod weather;
 
 /// SplitMix64: the same order of faults for the same seed.
 pub struct Dice(pub u64);

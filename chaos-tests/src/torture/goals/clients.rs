@@ -104,7 +104,7 @@ pub async fn r5(wish: Wish<'_>) -> Result<Vec<Figure>> {
     // because the streams were opened all through such a span, the host vanishes at every moment between two of them.
     let apart = json!({ "policy": json!({ "acls": [] }).to_string() });
     crew.ask(0, http::Method::PUT, "/api/v1/policy", Some(&apart)).await?;
-    // Enough that each member holds fifty; and the victim's are the repetitions.
+    // Each member holds a third; and the victim's are the repetitions.
     let many = (wish.repeats * 4).max(12);
     let mut guests = Guests::invite_over(&crew, many, KEEP_ALIVE).await?;
     guests.catch_up();

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// What can be asked for.
-pub const ALL: [&str; 13] = ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "R12", "F13"];
+pub const ALL: [&str; 14] = ["R1", "R2", "R3", "R4", "R5", "R6", "R7", "R8", "R9", "R10", "R11", "R12", "F13", "N16"];
 
 /// What a run is asked to do.
 #[derive(Clone, Copy)]
@@ -82,6 +82,9 @@ pub async fn alone(names: &[String], wish: Wish<'_>, report: &mut Report) -> Res
     }
     if asks(names, "F13") {
         add(report, "F13", timed(disk::f13(wish)).await);
+    }
+    if asks(names, "N16") {
+        add(report, "N16", timed(network::n16(wish)).await);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! R7 and its relatives: members that hear each other no more, while clients hear them all.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,6 +20,7 @@ use crate::torture::{
     ground::{self, Ground},
     report::{ENOUGH, Figure, Goal},
     verdict,
+    weather::Weather,
 };
 
 /// Longer than an election, and long enough for the one cut off to notice.
@@ -29,6 +31,13 @@ const LONGER: Duration = Duration::from_secs(15);
 /// Flapping: so long cut, so long whole.
 const FLAP: Duration = Duration::from_secs(1);
 const FLAPS: usize = 10;
+/// Fault 16 asks for one to twenty in a hundred.
+const LOSSES: [u64; 3] = [1, 5, 20];
+/// How long the weather is bad, and was good before.
+const WEATHER: Duration = Duration::from_secs(20);
+/// Writers at each member, and how long each rests: people and programs, not one loop that only waits for the round trip.
+const CROWD: usize = 40;
+const CROWD_PAUSE: Duration = Duration::from_secs(1);
 
 /// The leader is cut from both others: in every second round only what it sends is lost.
 pub async fn r7(wish: Wish<'_>) -> Result<Vec<Figure>> {
@@ -130,7 +139,7 @@ async fn doubt(mut api: crate::fleet::api::Api, diary: Shared, stop: Arc<AtomicB
     }
 }
 
-/// A follower heard by nobody, two that hear only the third, a link that flaps, a slow and lossy network.
+/// A follower heard by nobody, two that hear only the third, a link that flaps.
 async fn relatives(crew: &mut Crew, canaries: Canaries) -> Result<(Vec<Figure>, super::super::canaries::Diary)> {
     let mut figures = vec![refusals(crew).await?];
     let leader = crew.leader().await?;
@@ -200,27 +209,72 @@ async fn relatives(crew: &mut Crew, canaries: Canaries) -> Result<(Vec<Figure>, 
     crew.whole().await?;
     figures.push(figure.judged(1));
 
-    const SLOW: &str = "100 ms ± 50 and 5 % loss between members: longest time without a write";
-    match ground::why_no_netem().await {
-        Some(why) => figures.push(Figure::skipped("N16", SLOW, why)),
-        None => {
-            let mut figure = Figure::new("N16", SLOW, Goal::default());
-            for seat in &crew.seats {
-                ground::disturb(&seat.place, "delay 100ms 50ms loss 5%").await?;
-            }
-            let since = Instant::now();
-            sleep(CUT_FOR * 4).await;
-            figure.took(canaries.diary.stall(since));
-            for seat in &crew.seats {
-                ground::disturb(&seat.place, "").await?;
-            }
-            crew.whole().await?;
-            figures.push(figure.judged(1));
-        }
-    }
     let diary = canaries.land().await;
     let diary = std::mem::take(&mut *diary.open());
     Ok((figures, diary))
+}
+
+/// Fault 16: everything between members is late, and some of it is lost. The profile is `wan`, made for that; what is
+/// written is compared with what the same writers wrote just before.
+pub async fn n16(wish: Wish<'_>) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for loss_percent in LOSSES {
+        let what = format!("100 ms ± 50 and {loss_percent} % loss between members: longest time without a write");
+        let mut figure = Figure::new("N16", &what, Goal::default());
+        let plan = Plan { detours: true, timing: "wan", program: Some(wish.program.to_owned()), ..Plan::three() };
+        let mut crew = Crew::up(plan, Ground::Loopback).await?;
+        let mut canaries = Canaries::crowd(&crew, &format!("n16-{loss_percent}"), CROWD, CROWD_PAUSE);
+        canaries.doubt(&crew);
+        sleep(CALM * 4).await;
+        let before = term(&mut crew).await;
+        let fine = written(&canaries.diary, WEATHER).await;
+        crew.relays.turn(Weather {
+            delay: Duration::from_millis(100),
+            jitter: Duration::from_millis(50),
+            loss_percent,
+        });
+        sleep(CALM * 4).await;
+        let since = Instant::now();
+        let bad = written(&canaries.diary, WEATHER).await;
+        figure.took(canaries.diary.stall(since));
+        let failed = canaries.diary.failed(&[0, 1, 2], since, Instant::now());
+        crew.relays.turn(Weather::default());
+        let diary = canaries.land().await;
+        crew.whole().await?;
+        let diary = std::mem::take(&mut *diary.open());
+        for what in verdict::broken(&crew, &diary).await? {
+            figure.fail(what);
+        }
+        let share = 100 * bad / fine.max(1);
+        figure.note("writes_a_second_before", fine / WEATHER.as_secs() as usize);
+        figure.note("writes_a_second", bad / WEATHER.as_secs() as usize);
+        figure.note("throughput_percent", share);
+        figure.note("failed_writes", failed.len());
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for failure in &failed {
+            *reasons.entry(failure.why.rsplit(": ").next().unwrap_or_default()).or_default() += 1;
+        }
+        if let Some((why, times)) = reasons.into_iter().max_by_key(|(_, times)| *times) {
+            figure.note("failed_most", format!("{times} × {why}"));
+        }
+        figure.note("linearizable_reads", diary.reads);
+        figure.note("stale", diary.stale.len());
+        figure.note("terms", term(&mut crew).await.saturating_sub(before));
+        figure.note("writers", 3 * CROWD);
+        figure.note("emulated", "relays between members in this process; a loss is a chunk 400 ms later");
+        if share < 30 {
+            figure.because.push(format!("{share} % of the writes of before, 30 % are the goal"));
+        }
+        figures.push(figure.judged(1));
+    }
+    Ok(figures)
+}
+
+/// How many writes are acknowledged in so long from now.
+async fn written(diary: &Shared, span: Duration) -> usize {
+    let before = diary.open().writes.len();
+    sleep(span).await;
+    diary.open().writes.len() - before
 }
 
 /// Writes to a leader that is alone, before and after it knows: each is refused, as not written or as unknown.
