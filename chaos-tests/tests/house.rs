@@ -1,5 +1,8 @@
 //! The house rules that Cargo and clippy cannot say on their own.
 
+#[path = "house/alerts.rs"]
+mod alerts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     process::Command,

@@ -63,7 +63,13 @@ pub fn start(
         authorities: authorities.or_else(|| options.derp.authorities.clone()),
     };
     let (told_by, trusted) = (name.to_owned(), outside.authorities.clone());
-    until_stop(Box::pin(webhooks::run(cluster.clone(), world.clone(), trusted, told_by)));
+    until_stop(Box::pin(webhooks::run(
+        cluster.clone(),
+        world.clone(),
+        trusted,
+        told_by,
+        metrics.webhook_failures.clone(),
+    )));
     until_stop(Box::pin(orders::run(cluster.clone(), outside, name.to_owned())));
     if !options.derp.urls.is_empty() {
         until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
-use state_machine::State;
+use state_machine::{MemberState, State};
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
 /// Changes what the log tells while it runs. Cheap to clone.
@@ -89,6 +89,8 @@ pub struct Metrics {
     pub policy_file_differs: IntGauge,
     /// Until the certificate shown to clients ends.
     pub client_certificate_left: IntGauge,
+    /// Requests to receivers of webhooks that were not taken.
+    pub webhook_failures: IntCounter,
     /// Requests of people and their programs, by method, path and status.
     pub api_requests: IntCounterVec,
     /// Seconds until their answers began, by method and path.
@@ -104,6 +106,9 @@ struct Tailnet {
     online: IntGauge,
     expired: IntGauge,
     routes: IntGauge,
+    silent: IntGauge,
+    orders_failing: IntGauge,
+    level: IntGauge,
 }
 
 impl Metrics {
@@ -166,7 +171,11 @@ impl Metrics {
             )?,
             client_certificate_left: gauge(
                 "hsraft_client_certificate_seconds_left",
-                "Until the certificate shown to clients ends.",
+                "Until the certificate shown to clients ends; 0: it has; -1: this member speaks plain HTTP.",
+            )?,
+            webhook_failures: counter(
+                "hsraft_webhook_failures_total",
+                "Requests to receivers of webhooks that were not taken and will be made again.",
             )?,
             api_requests: counters(
                 "headscale_api_requests_total",
@@ -190,13 +199,26 @@ impl Metrics {
                 online: gauge("headscale_connected_nodes", "Nodes that are told online.")?,
                 expired: gauge("hsraft_nodes_expired", "Nodes whose key has expired.")?,
                 routes: gauge("hsraft_routes_served", "Subnet routes some node serves now.")?,
+                silent: gauge(
+                    "hsraft_members_silent",
+                    "Members so long silent that their relays were left out of the DERP map.",
+                )?,
+                orders_failing: gauge(
+                    "hsraft_certificate_orders_failing",
+                    "Certificates for clients that an authority did not give when it was last asked.",
+                )?,
+                level: gauge("hsraft_feature_level", "The feature level the cluster behaves as.")?,
             },
         })
     }
 
     /// Counts the tailnet anew.
     pub fn count(&self, state: &State) {
-        let Tailnet { users, nodes, online, expired, routes } = &self.tailnet;
+        let Tailnet { users, nodes, online, expired, routes, silent, orders_failing, level } = &self.tailnet;
+        let active = state.members().values().filter(|member| member.state == MemberState::Active);
+        silent.set(active.filter(|member| member.silent).count() as i64);
+        orders_failing.set(state.certificates().values().filter(|row| !row.error.is_empty()).count() as i64);
+        level.set(i64::from(state.feature_level()));
         users.set(state.users().len() as i64);
         nodes.set(state.nodes().len() as i64);
         online.set(state.presences().values().filter(|presence| presence.online).count() as i64);

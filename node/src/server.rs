@@ -18,6 +18,7 @@ use crate::{
     keys, listen,
     listen::{
         Closing, Doors, Gate,
+        door::Port,
         tls::{Certificate, Chain, Source},
     },
     login::{self, provider::Provider},
@@ -219,6 +220,11 @@ impl Server {
             }
             None => None,
         };
+        let addr = options.client_listen;
+        // Before the command line's: what a word has made through the socket is used at the client port at once.
+        let clients = world.net.listen(addr).await.map_err(listening("clients", addr))?;
+        let client_addr = clients.local_addr().map_err(listening("clients", addr))?;
+        let (port, client_port) = watch::channel(Port::Closed("this member is starting".to_owned()));
         let metrics_addr = match options.metrics_listen {
             Some(addr) => {
                 let listener = world.net.listen(addr).await.map_err(listening("metrics", addr))?;
@@ -232,6 +238,7 @@ impl Server {
                     data_dir: options.data_dir.clone(),
                     certificate: certificate.clone(),
                     noise_key: control.public_key(),
+                    client_port,
                 });
                 tasks.spawn(listen::metrics(listener, wellness, limits, tasks.clone(), closing.clone()));
                 Some(bound)
@@ -245,10 +252,6 @@ impl Server {
             let tasks_of_it = tasks.clone();
             tasks.spawn(listen::challenge::plain(listener, cluster.clone(), limits, tasks_of_it, closing.clone()));
         }
-        let addr = options.client_listen;
-        // Before the command line's: what a word has made through the socket is used at the client port at once.
-        let listener = world.net.listen(addr).await.map_err(listening("clients", addr))?;
-        let client_addr = listener.local_addr().map_err(listening("clients", addr))?;
         if let Some(path) = &options.unix_socket {
             if let Some(folder) = path.parent() {
                 let made = world.disk.create_dir_all(folder);
@@ -260,9 +263,9 @@ impl Server {
             tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
         }
         let (door, opened) = watch::channel(None);
-        metrics.client_port_open.set(1);
+        let sign = listen::door::Sign { cluster: cluster.clone(), metrics: metrics.clone(), port };
         until_cut(Box::pin(listen::door::keep(cluster.clone(), control.clone(), door)));
-        tasks.spawn(listen::door::clients(listener, doors, world.net.clone(), opened, closing.clone()));
+        tasks.spawn(listen::door::clients(clients, doors, world.net.clone(), opened, sign, closing.clone()));
 
         let metrics_shown = metrics_addr.map(tracing::field::display);
         tracing::info!(

@@ -7,13 +7,17 @@ use prometheus::Registry;
 use raft::Cluster;
 use serde::Serialize;
 use state_machine::{Timestamp, codes};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use world::World;
 
 use crate::{
     control::body::{Answer, text, with_type},
     keys,
-    listen::tls::{Certificate, Source},
+    listen::{
+        door::Port,
+        tls::{Certificate, Source},
+    },
     node_metrics,
     observe::{self, Metrics},
 };
@@ -37,6 +41,8 @@ pub struct Wellness {
     pub certificate: Option<Arc<Certificate>>,
     /// What clients are answered with.
     pub noise_key: tailcfg::MachineKey,
+    /// Where clients come in.
+    pub client_port: watch::Receiver<Port>,
 }
 
 /// One thing that must be so for this member to serve fully.
@@ -49,13 +55,14 @@ pub struct Check {
 }
 
 /// All checks, and those a member needs that only hands out maps: it may lag or be without a leader.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "engine",
     "raft_leader",
     "read_index",
     "apply_lag",
     "not_learner",
     "not_draining",
+    "client_port",
     "storage_writable",
     "disk_space",
     "storage_integrity",
@@ -64,7 +71,7 @@ const NAMES: [&str; 13] = [
     "cert",
     "noise_key",
 ];
-const FOR_CLIENTS: [&str; 4] = ["engine", "not_draining", "cert", "noise_key"];
+const FOR_CLIENTS: [&str; 5] = ["engine", "not_draining", "client_port", "cert", "noise_key"];
 
 impl Wellness {
     /// The whole port: `/metrics`, `/metrics/nodes`, `/livez`, `/readyz`, `/readyz/<check>`.
@@ -127,6 +134,7 @@ impl Wellness {
             "apply_lag" => self.apply_lag(),
             "not_learner" => self.not_learner(),
             "not_draining" => self.not_draining(),
+            "client_port" => self.client_port(),
             "storage_writable" => self.storage_writable(),
             "disk_space" => self.disk_space(),
             "storage_integrity" => self.storage_integrity(),
@@ -151,6 +159,13 @@ impl Wellness {
                 Err(format!("somebody drained this member; back with: hsraft undrain {}", member.name))
             }
             _ => Ok("not leaving".to_owned()),
+        }
+    }
+
+    fn client_port(&self) -> Result<String, String> {
+        match &*self.client_port.borrow() {
+            Port::Open(address) => Ok(format!("open at {address}")),
+            Port::Closed(why) => Err(format!("closed: {why}; clients are refused at once and go to other members")),
         }
     }
 

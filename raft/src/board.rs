@@ -82,6 +82,9 @@ pub struct Report {
     /// The one it shows to clients; none: it speaks plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<ClientCertificate>,
+    /// Why its port for clients is closed; empty: it is open; none: it does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_port_closed: Option<String>,
 }
 
 /// One member in the eyes of the leader.
@@ -194,6 +197,7 @@ struct Inner {
     fingerprints: Vec<Fingerprint>,
     scrubbed_ms: u64,
     client_certificate: Option<ClientCertificate>,
+    client_port_closed: Option<String>,
 }
 
 /// What a member has heard of the others. One for each member.
@@ -237,6 +241,11 @@ impl Boards {
     /// What is shown to clients.
     pub fn tell_client_certificate(&self, shown: Option<ClientCertificate>) {
         self.inner().client_certificate = shown;
+    }
+
+    /// Why the port for clients is closed; empty: it is open.
+    pub fn tell_client_port(&self, closed: String) {
+        self.inner().client_port_closed = Some(closed);
     }
 
     /// This member's State at another minute.
@@ -459,6 +468,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
             scrubbed_ms: core.boards.scrubbed_ms(),
             certificate: core.member_certificate(),
             client_certificate: core.boards.client_certificate(),
+            client_port_closed: core.boards.inner().client_port_closed.clone(),
         };
         archive::measure(&core, report.backup.clone());
         core.boards.inner().own = report.clone();

@@ -180,6 +180,11 @@ impl Cluster {
         self.core.boards.tell_client_certificate(shown);
     }
 
+    /// Why this member's port for clients is closed (empty: it is open), for the others to know.
+    pub fn tell_client_port(&self, closed: String) {
+        self.core.boards.tell_client_port(closed);
+    }
+
     /// How long the certificate this member shows to other members is still good.
     pub fn member_certificate_left(&self) -> Duration {
         let tls = &self.core.dialer.tls;

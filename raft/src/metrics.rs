@@ -21,7 +21,12 @@ pub struct Metrics {
     pub(crate) voters: IntGauge,
     pub(crate) learners: IntGauge,
     pub(crate) lag_max: IntGauge,
+    pub(crate) voters_silent: IntGauge,
+    pub(crate) clock_behind: IntGauge,
+    pub(crate) changes_halted: IntGauge,
+    pub(crate) level_possible: IntGauge,
     pub(crate) certificate_left: IntGauge,
+    pub(crate) authority_left: IntGauge,
     pub(crate) state_differs: IntGauge,
     pub(crate) quarantined: IntGauge,
     pub(crate) disk_free: IntGauge,
@@ -31,6 +36,7 @@ pub struct Metrics {
     pub(crate) backup_rpo: IntGauge,
     pub(crate) backup_verified_age: IntGauge,
     pub(crate) backup_failing: IntGauge,
+    pub(crate) backup_trial_failed: IntGauge,
     pub(crate) proposals: IntCounter,
     pub(crate) proposal_failures: IntCounter,
     pub(crate) forwarded: IntCounter,
@@ -81,6 +87,26 @@ impl Default for Metrics {
             voters: gauge("hsraft_raft_voters", "Voting members"),
             learners: gauge("hsraft_raft_learners", "Members that follow the log and do not vote"),
             lag_max: gauge("hsraft_raft_lag_max", "Entries the slowest member is behind; on the leader only"),
+            voters_silent: gauge(
+                "hsraft_raft_voters_silent",
+                "Voters the leader has not heard for five seconds; on the leader only",
+            ),
+            clock_behind: gauge(
+                "hsraft_clock_behind_milliseconds",
+                "How far this member's clock is behind most others'; negative: ahead; 0 while fewer than two others tell theirs",
+            ),
+            changes_halted: gauge(
+                "hsraft_changes_halted",
+                "1 while no changes are taken because members came to different states",
+            ),
+            level_possible: gauge(
+                "hsraft_feature_level_possible",
+                "The feature level all members' programs can apply; on the leader only, 0 while one of them is silent",
+            ),
+            authority_left: gauge(
+                "hsraft_authority_seconds_left",
+                "Until the authority of the members' certificates ends",
+            ),
             certificate_left: gauge(
                 "hsraft_member_certificate_seconds_left",
                 "Until the certificate this member shows to other members ends",
@@ -103,6 +129,10 @@ impl Default for Metrics {
                 "Since a backup was last restored on trial and its state compared; -1: never",
             ),
             backup_failing: gauge("hsraft_backup_failing", "1 while the last attempt to archive failed"),
+            backup_trial_failed: gauge(
+                "hsraft_backup_trial_failed",
+                "1 while the last backup that was restored on trial did not come out as it went in",
+            ),
             proposals: counter("hsraft_raft_proposals_total", "Commands proposed at this member"),
             proposal_failures: counter(
                 "hsraft_raft_proposal_failures_total",
@@ -118,7 +148,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    fn gauges(&self) -> [&IntGauge; 18] {
+    fn gauges(&self) -> [&IntGauge; 24] {
         [
             &self.term,
             &self.leader,
@@ -128,7 +158,12 @@ impl Metrics {
             &self.voters,
             &self.learners,
             &self.lag_max,
+            &self.voters_silent,
+            &self.clock_behind,
+            &self.changes_halted,
+            &self.level_possible,
             &self.certificate_left,
+            &self.authority_left,
             &self.state_differs,
             &self.quarantined,
             &self.disk_free,
@@ -138,6 +173,7 @@ impl Metrics {
             &self.backup_rpo,
             &self.backup_verified_age,
             &self.backup_failing,
+            &self.backup_trial_failed,
         ]
     }
 

@@ -152,6 +152,8 @@ pub async fn keep(core: Arc<Core>, mut identity: Identity, options: Options, mut
             _ = asked.send(done.map(|facts| Renewed { serial: facts.serial, not_after_ms: facts.not_after_ms }));
         }
         core.metrics.certificate_left(core.dialer.tls.left(&identity.certificate.0));
+        let authority_left = core.dialer.tls.left(&identity.authority.0);
+        core.metrics.authority_left.set(i64::try_from(authority_left.as_secs()).unwrap_or(i64::MAX));
         let behind = renewed.is_err() || !tell(&core, &identity, &state, &options.name).await;
         let next = if behind { RETRY } else { LOOK_EVERY };
         tokio::select! { biased;

@@ -134,8 +134,24 @@ impl Core {
         metrics.voters.set(status.voters.len() as i64);
         metrics.learners.set(status.learners.len() as i64);
         metrics.lag_max.set(status.members.values().map(|progress| progress.lag).max().unwrap_or(0) as i64);
+        metrics.voters_silent.set(match status.role {
+            Role::Leader => status.voters.iter().filter(|voter| self.is_silent(**voter, status)).count() as i64,
+            _ => 0,
+        });
+        metrics.clock_behind.set(self.boards.clock_behind_ms().unwrap_or(0));
+        metrics.changes_halted.set(i64::from(self.gate.halted().is_some()));
+        metrics.level_possible.set(self.boards.able().map_or(0, |(level, _)| i64::from(level)));
+    }
+
+    /// The leader, which this is, has not heard a voter for a while.
+    fn is_silent(&self, voter: MemberId, status: &Status) -> bool {
+        let heard = status.members.get(&voter).and_then(|progress| progress.last_contact);
+        voter != self.me && heard.is_none_or(|silence| silence > SILENT)
     }
 }
+
+/// Longer silence is told (as in `hsraft members`).
+const SILENT: Duration = Duration::from_secs(5);
 
 /// Who leads, as far as this member knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

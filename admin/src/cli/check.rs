@@ -148,7 +148,8 @@ async fn net(args: &CheckArgs, place: &Place, world: &World, status: &Result<Sta
     if targets.is_empty() {
         return vec![judge::nobody_to_measure(status)];
     }
-    let mut lines = Vec::new();
+    let mut lines: Vec<Line> =
+        status.iter().flat_map(|status| &status.members).filter_map(judge::client_port).collect();
     for (name, address) in targets {
         let trips = fitness::time_round_trips(&*world.net, &address, TRIPS, TRIP_WITHIN).await;
         lines.push(judge::net(&name, &address, place.timing, trips));

@@ -329,10 +329,11 @@ fn table(members: &[Member], now: Timestamp) -> Table {
             member.name.clone() + if member.me { "*" } else { "" },
             member.peer_address.clone(),
             member.role.clone(),
-            match (member.draining, member.disk_full) {
-                (_, true) => format!("{state}, DISK FULL"),
-                (true, false) => format!("{state}, drained"),
-                (false, false) => state,
+            match member {
+                Member { disk_full: true, .. } => format!("{state}, DISK FULL"),
+                Member { draining: true, .. } => format!("{state}, drained"),
+                _ if member.has_shut_clients_out() => format!("{state}, client port closed"),
+                _ => state,
             },
             member.version.clone(),
             lag(member),

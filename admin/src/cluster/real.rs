@@ -76,6 +76,7 @@ impl Backend for Cluster {
             feature_level: seen.report.as_ref().map(|report| report.feature_level.max(RISES_BY_ITSELF_TO)),
             certificate: seen.report.as_ref().and_then(|report| report.certificate.clone()),
             client_certificate: seen.report.as_ref().and_then(|report| report.client_certificate.clone()),
+            client_port_closed: seen.report.as_ref().and_then(|report| report.client_port_closed.clone()),
             certificate_ends: seen.report.as_ref().map(|report| Timestamp(report.certificate_ends_ms)),
             append_p99_us: seen.report.as_ref().and_then(|report| report.append_p99_us),
         };

@@ -78,6 +78,8 @@ pub struct Contact {
     pub certificate: Option<raft::MemberCertificate>,
     /// The one it shows to clients.
     pub client_certificate: Option<raft::ClientCertificate>,
+    /// Why its port for clients is closed; empty: it is open; none: it does not say.
+    pub client_port_closed: Option<String>,
 }
 
 /// How a member's backup stands.
@@ -147,6 +149,8 @@ pub struct Member {
     pub draining: bool,
     /// Voters that it does not reach or that do not reach it: they keep it from voting.
     pub cut_off_from: Vec<String>,
+    /// Why its port for clients is closed; empty: it is open; absent: it does not say.
+    pub client_port_closed: Option<String>,
     /// Its state is the others', as last compared; absent: not compared yet.
     pub same_state: Option<bool>,
     /// Its disk is almost full: it takes no changes and does not lead.
@@ -182,6 +186,13 @@ pub struct Member {
     pub nodes: u64,
     #[serde(with = "moment")]
     pub joined_at: Option<Timestamp>,
+}
+
+impl Member {
+    /// It says that it lets no clients in.
+    pub fn has_shut_clients_out(&self) -> bool {
+        self.client_port_closed.as_ref().is_some_and(|why| !why.is_empty())
+    }
 }
 
 /// Reply around the members.
@@ -276,6 +287,7 @@ pub fn members(state: &State, standing: &Standing, removed_too: bool) -> Members
                 state: condition(standing, member).into(),
                 draining: member.draining,
                 cut_off_from: cut_off_from(state, standing, member),
+                client_port_closed: contact.client_port_closed.clone(),
                 same_state: contact.same_state,
                 disk_full: contact.room.is_some_and(|room| room.short),
                 disk_free_bytes: contact.room.map(|room| room.free),
@@ -509,6 +521,10 @@ fn worries(members: &[Member]) -> Vec<String> {
             _ if member.draining => {
                 worries.push(format!("{name} is drained; when its work is done: hsraft undrain {name}"));
             }
+            _ if member.has_shut_clients_out() => worries.push(format!(
+                "the client port of {name} is closed ({}): clients go to other members; it opens by itself when that is over",
+                member.client_port_closed.as_deref().unwrap_or_default()
+            )),
             (_, "none") => worries.push(format!("{name} was admitted but takes no part yet: look at its log")),
             (_, "learner") if member.lag.is_some_and(|lag| lag > LAG) => {
                 worries.push(format!("{name} is still catching up: {} entries to go", member.lag.unwrap_or_default()));

@@ -85,6 +85,7 @@ impl Follow {
     fn look(&self, state: &State, told: &mut Told) {
         let Some(certificate) = &self.certificate else {
             self.cluster.tell_client_certificate(None);
+            self.metrics.client_certificate_left.set(-1);
             return;
         };
         let files = self.files.borrow().clone();

@@ -14,6 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, header};
+use prometheus::IntCounter;
 use raft::Cluster;
 use ring::hmac;
 use serde_json::{Value, json};
@@ -60,7 +61,7 @@ struct Sent {
 }
 
 /// Runs as long as the member does; sends while it leads.
-pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, by: String) {
+pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, by: String, failed: IntCounter) {
     let (mut states, mut status) = (cluster.watch(), cluster.watch_status());
     let mut progress: BTreeMap<String, Progress> = BTreeMap::new();
     let mut under_way: JoinSet<Sent> = JoinSet::new();
@@ -99,6 +100,9 @@ pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, b
             ended = under_way.join_next(), if !under_way.is_empty() => {
                 let Some(Ok(sent)) = ended else { continue };
                 busy.remove(&sent.id);
+                if sent.result.is_err() {
+                    failed.inc();
+                }
                 took_note(&cluster, sent, &mut progress, &by).await;
             }
             moved = states.changed() => if moved.is_err() { return },

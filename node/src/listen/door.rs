@@ -4,14 +4,14 @@
 //! comes back to the same address. So a member that cannot serve closes its port, and opens it when it can. Being without
 //! a leader is no reason: maps are served from what is known. Nor is it a reason when nobody else could serve either.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use raft::{Board, Cluster, Role};
 use state_machine::{MemberId, MemberState, State};
 use tokio::sync::watch;
 
 use super::{Closing, Doors, accept, client};
-use crate::{control::Control, keys};
+use crate::{control::Control, keys, observe::Metrics};
 
 /// How often it is looked at, beside every change of the members or of the secrets.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,6 +27,33 @@ const BIND_AGAIN: Duration = Duration::from_millis(200);
 
 /// Why clients are not let in; `None` where they are.
 pub type Shut = Option<&'static str>;
+
+/// How the port is, as distinct from how it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Connections are taken here.
+    Open(SocketAddr),
+    /// Whoever dials is refused, and why.
+    Closed(String),
+}
+
+/// Tells everybody who asks how the port is: `/readyz`, the metrics, and through the board the other members.
+pub struct Sign {
+    pub cluster: Cluster,
+    pub metrics: Metrics,
+    pub port: watch::Sender<Port>,
+}
+
+impl Sign {
+    fn says(&self, port: Port) {
+        self.metrics.client_port_open.set(matches!(port, Port::Open(_)).into());
+        self.cluster.tell_client_port(match &port {
+            Port::Open(_) => String::new(),
+            Port::Closed(why) => why.clone(),
+        });
+        self.port.send_replace(port);
+    }
+}
 
 /// What the decision is made from.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,7 +100,6 @@ pub async fn keep(cluster: Cluster, control: Arc<Control>, door: watch::Sender<S
                 Some(why) => tracing::warn!(why, "the client port is closed; clients go to other members"),
                 None => tracing::info!("the client port is open"),
             }
-            control.metrics.client_port_open.set(now.is_none().into());
         }
         // A look opens a sealed key and draws the leader's view: too much for every entry of the log.
         let matters =
@@ -121,7 +147,20 @@ pub async fn clients(
     doors: Arc<Doors>,
     net: Arc<dyn world::Net>,
     mut door: watch::Receiver<Shut>,
+    sign: Sign,
     closing: Closing,
+) {
+    open_and_close(listener, doors, net, &mut door, &sign, &closing).await;
+    sign.says(Port::Closed("this member is stopping".to_owned()));
+}
+
+async fn open_and_close(
+    listener: Box<dyn world::Listener>,
+    doors: Arc<Doors>,
+    net: Arc<dyn world::Net>,
+    door: &mut watch::Receiver<Shut>,
+    sign: &Sign,
+    closing: &Closing,
 ) {
     let Ok(address) = listener.local_addr() else { return };
     let mut listener = Some(listener);
@@ -132,19 +171,23 @@ pub async fn clients(
                 Ok(open) => open,
                 Err(error) => {
                     tracing::warn!(%address, %error, "the client port cannot be opened again yet");
+                    sign.says(Port::Closed(format!("{address} cannot be opened again yet: {error}")));
                     let _ = closing.stop.run_until_cancelled(tokio::time::sleep(BIND_AGAIN)).await;
                     continue;
                 }
             },
         };
+        sign.says(Port::Open(address));
         let shut = closing.stop.child_token();
-        let welcome = |stream, from| client::welcome(&doors, stream, from, &closing);
+        let welcome = |stream, from| client::welcome(&doors, stream, from, closing);
         let mut serve = std::pin::pin!(accept(open, "clients", shut.clone(), welcome));
         let told = tokio::select! { biased;
             () = serve.as_mut() => return,
             told = door.wait_for(Option::is_some) => told.is_ok(),
         };
         shut.cancel();
+        let why = door.borrow().unwrap_or("it is about to open");
+        sign.says(Port::Closed(why.to_owned()));
         serve.await;
         if !told {
             return;

@@ -32,12 +32,66 @@ async fn joins(folder: TempDir, name: &str, more: &str, at: &Process) -> Process
     process
 }
 
-async fn three(more: &str) -> [Process; 3] {
+/// Three that vote, and the line in which the first says where it serves.
+async fn three(more: &str) -> ([Process; 3], String) {
     let mut one = Process::start(tempfile::tempdir().unwrap(), &config("hs1", more), serve).await;
-    one.says(&["serving", "client_addr"]).await;
+    let line = one.says(&["serving", "client_addr"]).await;
     let two = joins(tempfile::tempdir().unwrap(), "hs2", more, &one).await;
     let three = joins(tempfile::tempdir().unwrap(), "hs3", more, &two).await;
-    [one, two, three]
+    ([one, two, three], line)
+}
+
+/// Asks a page of the metrics port until it holds this.
+async fn until(address: &str, path: &str, wanted: &str) -> String {
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            let page = get(address, path).await;
+            if page.contains(wanted) {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("{path} never said {wanted:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_says_why_its_client_port_is_closed() {
+    let (mut members, line) = three("").await;
+    let (clients, metrics) = (address(&line, "client_addr"), address(&line, "metrics_addr"));
+    let net = world::real::world().net;
+    let page = until(&metrics, "/readyz/client_port", "[+]client_port ok").await;
+    assert!(page.contains(&format!("open at {clients}")), "{page}");
+
+    members[1].word(&["drain", "hs1"]).await.unwrap();
+    let page = until(&metrics, "/readyz", "[-]client_port failed: closed: drained; clients are refused").await;
+    assert!(page.starts_with("HTTP/1.1 503") && page.contains("[-]not_draining failed"), "{page}");
+    until(&metrics, "/readyz?mode=client", "[-]client_port failed").await;
+    until(&metrics, "/metrics", "\nhsraft_client_port_open 0\n").await;
+    tokio::time::timeout(PATIENCE, async { while net.connect(&clients).await.is_ok() {} })
+        .await
+        .expect("who dials is refused");
+    // The others know it as well.
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            let reply = json(&members[2], &["members"]).await;
+            let hs1 = reply["members"].as_array().unwrap().iter().find(|member| member["name"] == "hs1").unwrap();
+            if hs1["client_port_closed"] == "drained" {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .expect("hs3 knows that the port of hs1 is closed");
+
+    members[1].word(&["undrain", "hs1"]).await.unwrap();
+    until(&metrics, "/readyz", "[+]client_port ok: open at").await;
+    assert!(net.connect(&clients).await.is_ok());
+    for process in &mut members {
+        stop(process).await;
+    }
 }
 
 async fn ended(process: &mut Process) -> Option<i32> {
@@ -58,7 +112,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_leaves_takes_its_data_along_and_may_come_back() {
-    let [mut one, mut two, mut three] = three("").await;
+    let ([mut one, mut two, mut three], _) = three("").await;
     let key = fs::read(one.file("data/sealing.key")).unwrap();
     assert_eq!(key.len(), 32);
 
@@ -120,7 +174,7 @@ fn shelf(place: &Path, ending: &str) -> Vec<PathBuf> {
 async fn the_next_leader_goes_on_with_the_shelf_of_one_that_was_killed() {
     let place = tempfile::tempdir().unwrap();
     let more = format!("  backup_dir: {}\n", place.path().display());
-    let members = three(&more).await;
+    let (members, _) = three(&more).await;
     let summary = json(&members[0], &["members"]).await["summary"].clone();
     let leader = summary["leader"].as_str().unwrap().to_owned();
     let lost = ["hs1", "hs2", "hs3"].iter().position(|name| *name == leader).unwrap();

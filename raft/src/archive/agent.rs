@@ -291,6 +291,7 @@ pub fn measure(core: &Core, own: Option<BackupReport>) {
     metrics.backup_verified_age.set(age(newest(|report| report.verified_at_ms)));
     let failing = reports.iter().any(|report| !report.error.is_empty() || !report.trial_error.is_empty());
     metrics.backup_failing.set(i64::from(failing));
+    metrics.backup_trial_failed.set(i64::from(reports.iter().any(|report| !report.trial_error.is_empty())));
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@ use raft::{
 use serde::Serialize;
 use state_machine::Timestamp;
 
-use crate::{cli::problem::Problem, cluster::view::Status};
+use crate::{
+    cli::problem::Problem,
+    cluster::view::{Member, Status},
+};
 
 /// How it stands with one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -125,6 +128,21 @@ pub fn net(name: &str, address: &str, timing: Timing, trips: io::Result<Spans>) 
 }
 
 /// No other member is known.
+/// Whether a member lets clients in; nothing where it does not say.
+pub fn client_port(member: &Member) -> Option<Line> {
+    let closed = member.client_port_closed.as_ref()?;
+    let why = "a member that cannot serve refuses clients at once, so that they try the next address";
+    let name = &member.name;
+    Some(match closed.as_str() {
+        "" => line("net", Verdict::Ok, format!("{name} lets clients in"), why, ""),
+        closed => {
+            let next =
+                if member.draining { format!("hsraft undrain {name}") } else { format!("look at the log of {name}") };
+            line("net", Verdict::Warn, format!("the client port of {name} is closed: {closed}"), why, next)
+        }
+    })
+}
+
 pub fn nobody_to_measure(status: &Result<Status, Problem>) -> Line {
     let why = "elections and writes wait for the network";
     match status {
