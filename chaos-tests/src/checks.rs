@@ -5,6 +5,8 @@
 
 pub mod acked_writes_survive;
 pub mod applied_once;
+pub mod authorities_settle;
+pub mod backups_restore;
 pub mod cluster_heals;
 pub mod deltas_gap_free;
 pub mod election_safety;
@@ -52,6 +54,8 @@ pub struct Sight<'a> {
     pub acknowledged_when_healed: &'a BTreeMap<u64, u64>,
     pub history: &'a History,
     pub devices: &'a BTreeMap<u64, Device>,
+    /// What restores on trial gave, or why they failed; empty where no backups are kept, and until the end.
+    pub restored: &'a [Result<backups_restore::Restored, String>],
 }
 
 /// Something that must hold, whatever happened.
@@ -88,6 +92,8 @@ pub fn laws() -> Vec<Box<dyn Law>> {
         Box::new(acked_writes_survive::AckedWritesSurvive),
         Box::new(linearizable::Linearizable),
         Box::new(cluster_heals::ClusterHeals),
+        Box::new(authorities_settle::AuthoritiesSettle),
+        Box::new(backups_restore::BackupsRestore),
         Box::new(presence_settles::PresenceSettles::default()),
         Box::new(mirrors_equal_full_map::MirrorsEqualFullMap),
     ]

@@ -10,8 +10,9 @@
 //! | `run.rs` | the phases of a run |
 //! | `strike.rs` | blows land and are made good again |
 //! | `seats.rs` | members come, go and are replaced |
+//! | `upkeep.rs` | certificates, authorities and keys are replaced; backups are restored on trial |
 //! | `member.rs`, `host.rs` | a member's life, a machine |
-//! | `net.rs`, `disk.rs`, `clock.rs` | the doors of `world`, simulated |
+//! | `net.rs`, `disk.rs`, `clock.rs`, `shelf.rs` | the doors of `world`, simulated |
 //! | `trace.rs` | everything that happened, as one number |
 
 pub mod clock;
@@ -22,8 +23,10 @@ pub mod net;
 pub mod plan;
 mod run;
 mod seats;
+pub mod shelf;
 mod strike;
 pub mod trace;
+mod upkeep;
 
 pub use plan::{Class, Plan, Verdict};
 pub use run::run;

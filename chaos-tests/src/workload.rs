@@ -6,6 +6,7 @@ pub mod operator;
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,7 +14,10 @@ use sha2::{Digest, Sha256};
 use state_machine::{NodeId, UserId};
 use world::Entropy;
 
-use crate::{history::History, sim::member::Running};
+use crate::{
+    history::History,
+    sim::{member::Running, shelf::SimShelf},
+};
 
 /// Everything the tasks of a run share. A run is one thread, so cells will do.
 #[derive(Default)]
@@ -39,8 +43,21 @@ pub struct Shared {
     pub ended: RefCell<BTreeSet<u64>>,
     /// Machines that run and have no member: they answer that nobody is there.
     pub idle: RefCell<BTreeSet<u64>>,
+    /// Where backups go; none: nowhere.
+    pub shelf: Option<Arc<SimShelf>>,
+    /// Entries between two snapshots.
+    pub snapshot_every: u64,
+    /// What operators did now and then, and how often it was done.
+    pub upkeep: RefCell<BTreeMap<&'static str, u64>>,
     /// Machines that were put back to an earlier day; `true` once their member refused to start.
     pub rolled_back: RefCell<BTreeMap<u64, bool>>,
+}
+
+impl Shared {
+    /// Something that is done now and then was done.
+    pub fn kept_up(&self, what: &'static str) {
+        *self.upkeep.borrow_mut().entry(what).or_default() += 1;
+    }
 }
 
 /// Where operators pin what others need.

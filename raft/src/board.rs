@@ -26,6 +26,7 @@ use crate::{
     certificates::{ClientCertificate, MemberCertificate},
     cluster::{Core, REMOVED},
     encode::{Call, decode, encode},
+    error::outdated,
     integrity::fail,
     peers::{Client, proto::Frame},
     pki,
@@ -33,6 +34,8 @@ use crate::{
     status::{Progress, Role, Status},
 };
 
+/// After so many rounds in which nobody answers and somebody shows a newer authority, this member was left behind.
+const LEFT_BEHIND: u32 = 5;
 /// How often members tell each other.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Shorter than the period, so that a dead member delays nobody's news.
@@ -446,6 +449,7 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
     let mut round_trip = Duration::ZERO;
     let mut reaches = BTreeSet::new();
     let mut settled = 0;
+    let mut alone_among_newer = 0;
     loop {
         let status = core.status();
         core.boards.sample(&status, Instant::now());
@@ -473,10 +477,12 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
         archive::measure(&core, report.backup.clone());
         core.boards.inner().own = report.clone();
         let frame = Frame { kind: Call::Report as u32, data: encode(&report).into() };
+        let mut heard_anybody = false;
         let said = core.others().into_iter().map(|to| tell(core.dialer_client(to), to, frame.clone()));
         for (member, word) in join_all(said).await {
             match word {
                 Word::Heard(heard, took) => {
+                    heard_anybody = true;
                     reaches.insert(member.0);
                     round_trip = took;
                     if let Some(board) = heard.board {
@@ -489,6 +495,13 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
                 }
                 Word::Silence => {}
             }
+        }
+        let newer =
+            core.dialer.tls.take_newer().filter(|_| !heard_anybody && core.leadership.borrow().leader.is_none());
+        alone_among_newer = if newer.is_some() { alone_among_newer + 1 } else { 0 };
+        if let Some(theirs) = newer.filter(|_| alone_among_newer >= LEFT_BEHIND) {
+            fail(&fatal, outdated(theirs, core.latest.borrow().authority_generation()));
+            return;
         }
         next = next.max(Instant::now()) + PERIOD;
         sleep_until(next).await;

@@ -7,6 +7,17 @@ use state_machine::{
     codes::{self, Code},
 };
 
+/// How a reason of [`Cluster::fatal`](crate::Cluster::fatal) begins when this member was left behind by the others.
+pub const OUTDATED: &str = "left behind: ";
+
+/// For people.
+pub fn outdated(theirs: u64, ours: u64) -> String {
+    format!(
+        "{OUTDATED}the others show certificates of authority {theirs}, this folder knows {ours}: it is from an earlier day, \
+         or this member was removed; look at hsraft members on another member and replace this one: hsraft join --replace"
+    )
+}
+
 /// A member could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -34,6 +45,9 @@ pub enum StartError {
     CatchingUp,
     #[error("this member was removed from the cluster; join again with an empty folder and a new token")]
     Removed,
+    /// The generation of the others' authority, and of the newest this folder knows.
+    #[error("{}", outdated(*.0, *.1))]
+    Outdated(u64, u64),
     #[error(
         "no cluster is founded in this folder: {why}; run hsraft join, as before or with a new token; to found a new cluster \
          here on purpose, remove {file} first"
@@ -64,7 +78,7 @@ impl StartError {
             StartError::Option(_) | StartError::NothingThere(_) | StartError::Refused { .. } => 2,
             StartError::Token { .. } => 10,
             StartError::WrongPin(_) => 11,
-            StartError::Unreachable(_) => 12,
+            StartError::Unreachable(_) | StartError::Outdated(..) => 12,
             StartError::Skew(_) => 13,
             StartError::Foreign(_) | StartError::Removed | StartError::NotForFounding { .. } => 14,
             StartError::Clock(_) => 15,
@@ -86,6 +100,7 @@ impl StartError {
             StartError::Skew(_) => &codes::START_SKEW,
             StartError::Foreign(_) => &codes::START_FOREIGN,
             StartError::Removed => &codes::START_REMOVED,
+            StartError::Outdated(..) => &codes::START_OUTDATED,
             StartError::NotForFounding { .. } => &codes::START_NOT_FOR_FOUNDING,
             StartError::Clock(_) => &codes::START_CLOCK,
             StartError::Listen { .. } => &codes::START_PLACE,

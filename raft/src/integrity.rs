@@ -21,6 +21,7 @@ use world::World;
 use crate::{
     agreement::{ASKED_BY, Agreement, Fingerprint},
     cluster::{Core, REMOVED},
+    error::OUTDATED,
     error::{ProposeError, StartError},
     options::Options,
     status::Role,
@@ -37,6 +38,7 @@ pub const QUARANTINE_FILE: &str = "quarantine.txt";
 pub fn fatal_exit_code(reason: &str) -> u8 {
     match reason {
         REMOVED => 14,
+        reason if reason.starts_with(OUTDATED) => 12,
         reason if reason.starts_with(QUARANTINED) => 40,
         reason if reason.contains(upgrade::TOO_OLD) => 13,
         _ => 70,

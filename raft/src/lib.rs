@@ -75,7 +75,7 @@ pub use board::{Board, Report, Seen};
 pub use certificates::{AuthorityFacts, ClientCertificate, MemberCertificate};
 pub use cluster::{Applied, Cluster, REMOVED, TokenWish};
 pub use drills::{DrillRefused, DrillView, Drills, Fault};
-pub use error::{ProposeError, ReadError, StartError};
+pub use error::{OUTDATED, ProposeError, ReadError, StartError};
 pub use identity::is_taken;
 pub use integrity::{Comparison, QUARANTINED, fatal_exit_code};
 pub use log::LogFact;

@@ -8,7 +8,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, RwLock},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,7 +22,7 @@ use rcgen::{
 use rustls::{
     ClientConfig, DigitallySignedStruct, DistinguishedName as RootName, RootCertStore, ServerConfig, SignatureScheme,
     client::{
-        ResolvesClientCert,
+        ResolvesClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::CryptoProvider,
@@ -98,6 +101,16 @@ pub fn member_of(certificate: &[u8], cluster_id: &str) -> Option<MemberId> {
             parse_member_name(name).filter(|(_, cluster)| *cluster == cluster_id).map(|(member, _)| member)
         }
         _ => None,
+    }
+}
+
+/// Which authority of which cluster a certificate says that it is of; nothing here is proved.
+fn authority_of(certificate: &[u8]) -> Option<(u64, String)> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = parsed.issuer().iter_common_name().next()?.as_str().ok()?.strip_suffix(".hsraft")?;
+    match name.strip_prefix("authority-").and_then(|rest| rest.split_once('.')) {
+        Some((generation, cluster_id)) => Some((generation.parse().ok()?, cluster_id.to_owned())),
+        None => Some((0, name.to_owned())),
     }
 }
 
@@ -270,6 +283,8 @@ pub struct MemberTls {
     spoken: Arc<RwLock<Arc<Spoken>>>,
     clock: Arc<dyn Clock>,
     changes: watch::Sender<u64>,
+    /// The newest authority after ours that a server claimed to be of since somebody last looked; zero: none did.
+    newer: Arc<AtomicU64>,
 }
 
 struct Spoken {
@@ -280,7 +295,7 @@ struct Spoken {
 }
 
 impl Spoken {
-    fn new(papers: Papers<'_>, clock: &Arc<dyn Clock>) -> Result<Spoken, PkiError> {
+    fn new(papers: Papers<'_>, clock: &Arc<dyn Clock>, newer: &Arc<AtomicU64>) -> Result<Spoken, PkiError> {
         let chain = std::iter::once(papers.certificate).chain(papers.chain.iter().copied());
         let chain = chain.map(|der| CertificateDer::from(der.to_vec())).collect();
         let key = PrivatePkcs8KeyDer::from(papers.key.to_vec()).into();
@@ -307,7 +322,14 @@ impl Spoken {
 
         let mut client = ClientConfig::builder_with_details(provider(), time)
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Attentive {
+                inner: WebPkiServerVerifier::builder_with_provider(roots, provider())
+                    .build()
+                    .map_err(|error| PkiError::Malformed(error.to_string()))?,
+                ours: authority_of(papers.certificate),
+                newer: newer.clone(),
+            }))
             .with_client_cert_resolver(shown);
         client.resumption = rustls::client::Resumption::disabled();
         client.alpn_protocols = vec![b"h2".to_vec()];
@@ -320,10 +342,62 @@ impl Spoken {
     }
 }
 
+/// Believes what its trust says, and remembers who claims to be of an authority it never heard of.
+#[derive(Debug)]
+struct Attentive {
+    inner: Arc<WebPkiServerVerifier>,
+    ours: Option<(u64, String)>,
+    newer: Arc<AtomicU64>,
+}
+
+impl ServerCertVerifier for Attentive {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, now);
+        if matches!(verified, Err(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)))
+            && let (Some((ours, cluster)), Some((theirs, claimed))) = (&self.ours, authority_of(end_entity))
+            && *cluster == claimed
+            && theirs > *ours
+        {
+            self.newer.fetch_max(theirs, Ordering::Relaxed);
+        }
+        verified
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
 impl MemberTls {
     pub fn new(papers: Papers<'_>, clock: Arc<dyn Clock>) -> Result<MemberTls, PkiError> {
-        let spoken = Arc::new(RwLock::new(Arc::new(Spoken::new(papers, &clock)?)));
-        Ok(MemberTls { spoken, clock, changes: watch::channel(0).0 })
+        let newer = Arc::default();
+        let spoken = Arc::new(RwLock::new(Arc::new(Spoken::new(papers, &clock, &newer)?)));
+        Ok(MemberTls { spoken, clock, changes: watch::channel(0).0, newer })
     }
 
     fn now(&self) -> Arc<Spoken> {
@@ -350,7 +424,7 @@ impl MemberTls {
 
     /// Shows and believes other papers from now on; connections of before are told to end.
     pub fn replace(&self, papers: Papers<'_>) -> Result<(), PkiError> {
-        let next = Arc::new(Spoken::new(papers, &self.clock)?);
+        let next = Arc::new(Spoken::new(papers, &self.clock, &self.newer)?);
         *self.spoken.write().expect("nobody panics while holding a certificate") = next;
         self.changes.send_modify(|count| *count += 1);
         Ok(())
@@ -359,6 +433,13 @@ impl MemberTls {
     /// Counts replacements; take it before a handshake to learn what came after.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// The newest authority after ours that a server of this cluster claimed to be of since this was last asked, and was
+    /// not believed. A member that takes part follows every authority; only one that was left behind meets such servers.
+    /// Nobody proved it: good enough to end what cannot work anyway, for nothing else.
+    pub fn take_newer(&self) -> Option<u64> {
+        Some(self.newer.swap(0, Ordering::Relaxed)).filter(|generation| *generation > 0)
     }
 
     /// How long a certificate is still good, by the world's clock.
@@ -613,6 +694,13 @@ mod tests {
             let chain: &[&[u8]] = if moved { &moving } else { &moving[2..] };
             MemberTls::new(Papers { certificate: &leaf, key: &key, chain, trusted }, old.world.clock.clone()).unwrap()
         };
+        let bare = |id| {
+            let key = super::new_key(&old.world.entropy);
+            let public = public_key(&key).unwrap();
+            let leaf = sign_member(&new, &new_key, &public, MemberId(id), old.id, &old.world).unwrap();
+            let papers = Papers { certificate: &leaf, key: &key, chain: &[], trusted: &[&new] };
+            MemberTls::new(papers, old.world.clock.clone()).unwrap()
+        };
         let both: [&[u8]; 2] = [&new, &old.authority];
         let (only_old, only_new): ([&[u8]; 1], [&[u8]; 1]) = ([&old.authority], [&new]);
         // Down all the time; trusts both; moved.
@@ -627,6 +715,15 @@ mod tests {
         assert!(meet(moved.client(), &settled, "member-2.abcd2345.hsraft").await.0);
         let late = meet(member(1, false, &both).client(), &settled, "member-2.abcd2345.hsraft").await;
         assert_eq!(late, (false, None), "a certificate of the old authority is worth nothing any more");
+
+        // Once nobody is waited for, the chain is shown no more. Who was left behind can tell, and nobody else believes it
+        // was: not whoever meets one that was.
+        let left_behind = member(1, false, &only_old);
+        assert!(!meet(left_behind.client(), &bare(2), "member-2.abcd2345.hsraft").await.0);
+        assert_eq!((left_behind.take_newer(), left_behind.take_newer()), (Some(1), None));
+        let newest = bare(2);
+        assert!(!meet(newest.client(), &member(1, false, &only_old), "member-1.abcd2345.hsraft").await.0);
+        assert_eq!(newest.take_newer(), None);
 
         // A token of before pins what still stands at the end of the chain: the cluster is recognised and can refuse.
         for pin in [&old.authority, &new] {

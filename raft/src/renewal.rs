@@ -126,6 +126,11 @@ pub fn renew_if_due(
     if identity.generation == trust.generation {
         let same =
             |ours: &[Blob], theirs: &[Blob]| ours.iter().map(|blob| &blob.0).eq(theirs.iter().map(|blob| &blob.0));
+        // Programs of before remembered the authority their token named, and showed that one to whoever came to join.
+        if identity.authority.0 != trust.issuer.0 {
+            identity.authority = trust.issuer;
+            changed = true;
+        }
         if !same(&identity.trust().trusted, &trust.trusted) || !same(&identity.chain, &trust.chain) {
             (identity.chain, identity.trusted) = (trust.chain, trust.trusted);
             changed = true;
@@ -210,5 +215,63 @@ async fn tell(core: &Arc<Core>, identity: &Identity, state: &State, by: &str) ->
             tracing::info!(%error, "that this member moved to the new authority could not be told yet");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_machine::{Der, Member, MemberId, Revision, Settings, Stamp, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn who_joined_while_the_authority_was_replaced_shows_the_newest() {
+        let (world, sealing) = (world::real::world(), SealingKey::new(&world::real::world().entropy));
+        let authority = |generation| {
+            let key = pki::new_key(&world.entropy);
+            (pki::new_authority(&key, "abcd2345", generation, &world).unwrap(), key)
+        };
+        let ((old, _), (new, key)) = (authority(0), authority(1));
+        let mut state = State::default();
+        let mut apply = |command| {
+            let stamp = Stamp { at: Timestamp(1_767_225_600_000), revision: Revision(state.revision().0 + 1) };
+            state.apply(stamp, command).unwrap();
+            state.clone()
+        };
+        let me = Member {
+            id: MemberId(1),
+            name: "hs1".into(),
+            feature_level: state_machine::FEATURE_LEVEL,
+            ..Member::default()
+        };
+        let founded = apply(Command::Found {
+            cluster_id: "abcd2345".into(),
+            member: me,
+            settings: Settings::default(),
+            secrets: Vec::new(),
+        });
+        let sealed = sealing.seal_in(&founded, AUTHORITY_SECRET, &key, &world.entropy);
+        let der = |bytes: &[u8]| Der(bytes.to_vec());
+        let state = apply(Command::RotateAuthority {
+            before: der(&old),
+            certificate: der(&new),
+            cross: der(&new),
+            key: sealed,
+        });
+        let own = pki::new_key(&world.entropy);
+        let public = pki::public_key(&own).unwrap();
+        let leaf = pki::sign_member(&new, &key, &public, MemberId(1), "abcd2345", &world).unwrap();
+        // What a token of before named, with a certificate of now.
+        let mut identity = Identity {
+            cluster_id: "abcd2345".into(),
+            member: 1,
+            certificate: Blob(leaf.clone().into()),
+            authority: Blob(old.into()),
+            generation: 1,
+            ..Identity::default()
+        };
+        assert!(renew_if_due(&mut identity, &state, &sealing, &world, false).unwrap());
+        assert_eq!((&*identity.authority.0, &*identity.certificate.0), (&*new, &*leaf));
+        assert!(!renew_if_due(&mut identity, &state, &sealing, &world, false).unwrap(), "once is enough");
     }
 }

@@ -133,6 +133,10 @@ async fn start_with(
     if !is_new && !mutants::is("rollback-not-noticed") {
         let last = recovered.end().map_or(0, |last| last.index);
         ask_the_others(&dialer, &recovered.state.0, &identity, last).await?;
+        // Whoever takes part follows every authority. One that does not could vote with others of its day only.
+        if let Some(theirs) = dialer.tls.take_newer() {
+            return Err(StartError::Outdated(theirs, identity.generation));
+        }
     }
     world::failpoint!("start.incarnation.before");
     files.put_identity(&identity)?;
@@ -396,6 +400,8 @@ async fn ask_to_join(
         .ok_or_else(|| StartError::Engine("the member sent an unusable sealing key".into()))?;
     world::failpoint!("join.admitted");
     tracing::info!(member = %joined.member, cluster = token.cluster_id, "admitted");
+    // The token may pin an authority that is being replaced; the certificate is of the newest, which is named first.
+    let authority = joined.trusted.first().cloned().unwrap_or_else(|| Blob(joined.authority.into()));
     let identity = Identity {
         cluster_id: token.cluster_id.clone(),
         member: joined.member.0,
@@ -403,7 +409,7 @@ async fn ask_to_join(
         incarnation: 0,
         certificate: Blob(joined.certificate.into()),
         key: Blob(key.into()),
-        authority: Blob(joined.authority.into()),
+        authority,
         generation: joined.generation,
         chain: joined.chain,
         trusted: joined.trusted,

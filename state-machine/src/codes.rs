@@ -122,6 +122,7 @@ table! {
     START_CLOCK 3015, "the clock is more than five seconds off", "certificates and expiries would be guesswork", "set it (NTP) and start again";
     START_PLACE 3016, "a port, folder or file cannot be used", "another process has it, or rights or space are missing", "the message names it";
     START_REMOVED 3017, "this member was removed from the cluster", "a removed member never comes back under its old id; its certificate opens nothing", "use an empty folder and join with a new token";
+    START_OUTDATED 3022, "the others have another certificate authority than this folder knows", "the folder is from an earlier day, or this member was removed; a member that takes part follows every authority", "hsraft members on another member; replace this one: hsraft join --replace";
     START_DISK 3018, "the data folder cannot be used", "rights or space are missing, or another process has it", "the message names folder and reason";
     START_TOKEN_MALFORMED 3019, "the join token cannot be read", "it is not whole: a token is one word that begins with hsr1.", "copy it once more, or make a new one: hsraft token create";
     START_RELAY 3031, "the relay cannot start", "its port, certificate or key cannot be used", "the message says which; derp.server in the configuration";

@@ -26,6 +26,8 @@ pub const ALL: &[(&str, &str)] = &[
     ("late-goodbye", "the end of an old stream ends a newer one"),
     ("goodbye-lost", "the end of a stream is not told"),
     ("delta-dropped", "a session skips the delta after a jump of its member"),
+    ("authority-settles-early", "an authority that was replaced is distrusted before every member has moved"),
+    ("backup-skips-an-entry", "a piece of the log is archived without its last entry"),
     ("policy-not-told", "maps are not drawn anew when the policy changes"),
 ];
 

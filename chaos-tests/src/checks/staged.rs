@@ -26,6 +26,7 @@ pub struct Stage {
     pub acknowledged: BTreeMap<u64, u64>,
     pub history: History,
     pub devices: BTreeMap<u64, Device>,
+    pub restored: Vec<Result<super::backups_restore::Restored, String>>,
 }
 
 impl Stage {
@@ -40,6 +41,7 @@ impl Stage {
             acknowledged_when_healed: &self.acknowledged,
             history: &self.history,
             devices: &self.devices,
+            restored: &self.restored,
         }
     }
 

@@ -3,10 +3,10 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use node::{
-    Server,
-    options::{Options, Start, Token},
+    Server, StartError,
+    options::{Bucket, Options, Start, Token},
 };
-use raft::{Cluster, REMOVED};
+use raft::{Cluster, OUTDATED, REMOVED};
 use state_machine::{JoinRole, MemberId};
 use tokio::sync::mpsc;
 use world::World;
@@ -25,9 +25,6 @@ use crate::{
 pub const PEER_PORT: u16 = 9000;
 /// The port clients speak to.
 pub const CLIENT_PORT: u16 = 8080;
-
-/// Often enough that snapshots are built, sent and installed in every run.
-const SNAPSHOT_EVERY: u64 = 80;
 
 /// A start that ends so may be tried again: nobody could be reached, or the log is not caught up yet.
 const PATIENT_EXIT_CODES: &[i32] = &[12, 20];
@@ -56,6 +53,11 @@ pub enum Errand {
     /// One ticket for one member, pinned for several machines: only one may come in with it.
     InviteMany(Vec<u64>),
     Remove(MemberId),
+    /// Give a member a new certificate.
+    Renew(MemberId),
+    RotateAuthority,
+    /// Seal all secrets under a new data key.
+    Reseal,
     /// Another policy than the one in force: the last change of a run.
     LastWord,
 }
@@ -92,7 +94,11 @@ pub async fn live(machine: Arc<Machine>, founders: u64, shared: Rc<Shared>) -> t
         tokio::select! { biased;
             why = &mut fatal => {
                 shared.up.borrow_mut().remove(&number);
-                if why == REMOVED && shared.leaving.borrow().contains(&number) {
+                if (why == REMOVED || why.starts_with(OUTDATED)) && shared.leaving.borrow().contains(&number) {
+                    return ended(number, &shared).await;
+                }
+                if why.starts_with(OUTDATED) && shared.rolled_back.borrow().contains_key(&number) {
+                    shared.rolled_back.borrow_mut().insert(number, true);
                     return ended(number, &shared).await;
                 }
                 shared.deaths.borrow_mut().push(format!("{} died: {why}", machine.name));
@@ -117,10 +123,25 @@ async fn run(errand: Errand, cluster: Cluster, shared: Rc<Shared>) {
         Errand::Remove(member) => {
             cluster.remove_member(member, false, "operator").await.map_err(|error| error.to_string())
         }
+        Errand::Renew(member) => {
+            let renewed = cluster.renew_certificate(member).await;
+            renewed.map(|_| shared.kept_up("certificate renewed")).map_err(|error| error.to_string())
+        }
+        Errand::RotateAuthority => {
+            granted(cluster.rotate_authority("operator").await).map(|_| shared.kept_up("authority replaced"))
+        }
+        Errand::Reseal => {
+            granted(cluster.rotate_data_key("operator").await).map(|_| shared.kept_up("secrets resealed"))
+        }
     };
     if let Err(error) = done {
         tracing::debug!(error, "an errand failed");
     }
+}
+
+/// Errors and refusals as one.
+fn granted<T, R: ToString, E: ToString>(answer: Result<Result<T, R>, E>) -> Result<T, String> {
+    answer.map_err(|error| error.to_string())?.map_err(|refusal| refusal.to_string())
 }
 
 /// The process has ended and nobody starts it again. The system closes what it held open: whoever runs the simulation
@@ -134,7 +155,7 @@ async fn ended<T>(machine: u64, shared: &Shared) -> T {
 async fn start_until_it_does(machine: &Machine, world: &World, shared: &Shared) -> Result<Server, String> {
     loop {
         if let Some(start) = how_to_start(machine, shared) {
-            match Server::start(options(machine, start), world.clone()).await {
+            match Server::start(options(machine, start, shared), world.clone()).await {
                 Ok(server) => {
                     let ticket =
                         shared.board.borrow().join_tokens.get(&machine.number).map(|(ticket, _)| ticket.clone());
@@ -145,6 +166,24 @@ async fn start_until_it_does(machine: &Machine, world: &World, shared: &Shared) 
                         shared.history.borrow_mut().rolled_back(machine.number);
                     }
                     return Ok(server);
+                }
+                Err(StartError::Raft(raft::StartError::Outdated(..)))
+                    if shared.leaving.borrow().contains(&machine.number) =>
+                {
+                    return ended(machine.number, shared).await;
+                }
+                Err(StartError::Raft(raft::StartError::Outdated(..)))
+                    if shared.rolled_back.borrow().contains_key(&machine.number) =>
+                {
+                    trace::event("outdated", machine.number, &[]);
+                    shared.rolled_back.borrow_mut().insert(machine.number, true);
+                    return ended(machine.number, shared).await;
+                }
+                // The authority was replaced before it came in: the operators make another ticket.
+                Err(error) if error.to_string().contains("was replaced since") => {
+                    trace::event("ticket outdated", machine.number, &[]);
+                    tracing::info!(member = machine.number, %error, "its ticket is too old");
+                    shared.board.borrow_mut().join_tokens.remove(&machine.number);
                 }
                 Err(error) if PATIENT_EXIT_CODES.contains(&error.exit_code()) => {
                     trace::event("start failed", machine.number, &[]);
@@ -196,7 +235,7 @@ fn how_to_start(machine: &Machine, shared: &Shared) -> Option<Start> {
     Some(Start::Join { addresses, token: Token(token), replaces })
 }
 
-fn options(machine: &Machine, start: Start) -> Options {
+fn options(machine: &Machine, start: Start, shared: &Shared) -> Options {
     let anywhere = |port| SocketAddr::from(([0, 0, 0, 0], port));
     Options {
         start,
@@ -204,7 +243,8 @@ fn options(machine: &Machine, start: Start) -> Options {
         peer_advertise: format!("{}:{PEER_PORT}", machine.name),
         client_listen: anywhere(CLIENT_PORT),
         client_url: format!("http://{}:{CLIENT_PORT}", machine.name),
-        snapshot_every: SNAPSHOT_EVERY,
+        snapshot_every: shared.snapshot_every,
+        backup_bucket: shared.shelf.clone().map(|shelf| Bucket(shelf)),
         ..Options::new(&machine.name, "/data")
     }
 }

@@ -68,9 +68,25 @@ impl Plan {
         if self.class == Class::Churn { 5 } else { Plan::FOUNDERS }
     }
 
-    /// Hosts are given turns of so long, and segments arrive at the beginning of a turn. Finer for some seeds.
+    /// Hosts are given turns of so long, and segments arrive at the beginning of a turn. Finer for some seeds; coarser
+    /// where most of the time devices wait for their watchdogs.
     pub fn tick(&self) -> Duration {
-        Duration::from_millis(if self.seed.is_multiple_of(7) { 1 } else { 3 })
+        Duration::from_millis(match self.class {
+            _ if self.seed.is_multiple_of(7) => 1,
+            Class::Patient => 8,
+            _ => 5,
+        })
+    }
+
+    /// Whether the cluster has a place for backups.
+    pub fn backups(&self) -> bool {
+        self.seed % 4 == 1
+    }
+
+    /// Often enough that snapshots are built, sent and installed in every run; but for every other run with backups,
+    /// where the log is kept long enough to be archived piece by piece.
+    pub fn snapshot_every(&self) -> u64 {
+        if self.seed % 8 == 1 { 4000 } else { 80 }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The phases of a run.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -16,11 +16,12 @@ use super::{
     member::{self, Errand},
     plan::{Class, Plan, Verdict},
     seats::Seats,
+    shelf::SimShelf,
     strike::Repair,
-    trace,
+    trace, upkeep,
 };
 use crate::{
-    checks::{Law, Sight, laws},
+    checks::{Law, Sight, backups_restore::Restored, laws},
     client::stream,
     nemesis::{self, Strike},
     workload::{Shared, device::Device},
@@ -76,6 +77,12 @@ pub(super) struct Simulation<'a> {
     pub down: BTreeMap<u64, Option<Duration>>,
     pub repairs: Vec<(Duration, Repair)>,
     pub seats: Seats,
+    /// What operators do now and then, and the dice that say at which member.
+    pub tasks: VecDeque<(Duration, upkeep::Task)>,
+    pub upkeep_dice: SmallRng,
+    /// When the share of backups answers again.
+    pub share_back: Option<Duration>,
+    pub restored: Vec<Result<Restored, String>>,
     pub crashes: u64,
     pub partitions: u64,
     pub coverage: BTreeMap<String, u64>,
@@ -106,7 +113,8 @@ impl Simulation<'_> {
             .ephemeral_ports(1024..=65535)
             .enable_random_order()
             .build();
-        let shared = Rc::new(Shared::default());
+        let shelf = plan.backups().then(|| Arc::new(SimShelf::new(mix(plan.seed, 6))));
+        let shared = Rc::new(Shared { shelf, snapshot_every: plan.snapshot_every(), ..Shared::default() });
         let mut machines = BTreeMap::new();
         for number in 1..=plan.machines() {
             let machine = Arc::new(Machine::new(&format!("hs{number}"), number, plan.seed));
@@ -146,6 +154,10 @@ impl Simulation<'_> {
             down: BTreeMap::new(),
             repairs: Vec::new(),
             seats: Seats::default(),
+            tasks: upkeep::tasks(plan.seed, plan.storm, plan.backups()).into(),
+            upkeep_dice: SmallRng::seed_from_u64(mix(plan.seed, 7)),
+            share_back: None,
+            restored: Vec::new(),
             crashes: 0,
             partitions: 0,
             coverage: BTreeMap::new(),
@@ -166,6 +178,7 @@ impl Simulation<'_> {
         self.form()?;
         self.storm()?;
         self.calm()?;
+        self.restore_on_trial()?;
         self.examine(|law, sight| law.end(sight))
     }
 
@@ -188,7 +201,7 @@ impl Simulation<'_> {
         let begin = self.net.elapsed();
         let seed = mix(self.plan.seed, 4);
         let strikes = nemesis::storm(seed, self.plan.machines(), self.plan.storm, self.plan.only.as_ref());
-        let mut strikes: std::collections::VecDeque<Strike> = strikes.into();
+        let mut strikes: VecDeque<Strike> = strikes.into();
         while self.net.elapsed() < begin + self.plan.storm {
             self.step()?;
             self.mend(false);
@@ -197,6 +210,7 @@ impl Simulation<'_> {
                 self.strike(&strike);
             }
             self.change_seats(now);
+            self.keep_up(now);
         }
         Ok(())
     }
@@ -204,6 +218,7 @@ impl Simulation<'_> {
     fn calm(&mut self) -> Result<(), String> {
         trace::event("healed", 0, &[]);
         self.mend(true);
+        self.shared.shelf.as_ref().inspect(|shelf| shelf.calm_down());
         self.settle_seats(PATIENCE)?;
         self.leave_behind();
         self.run_for(HEALED_WORK)?;
@@ -347,6 +362,7 @@ impl Simulation<'_> {
             acknowledged_when_healed: &self.acknowledged_when_healed,
             history: &history,
             devices: &devices,
+            restored: &self.restored,
         };
         for law in &mut self.laws {
             look(law.as_mut(), &sight).map_err(|broken| format!("{}: {broken}", law.name()))?;
@@ -383,7 +399,7 @@ impl Simulation<'_> {
         self.shared.up.borrow().iter().map(|(member, running)| (*member, running.cluster.status())).collect()
     }
 
-    fn revisions(&self) -> BTreeMap<u64, Revision> {
+    pub fn revisions(&self) -> BTreeMap<u64, Revision> {
         self.states().iter().map(|(member, state)| (*member, state.revision())).collect()
     }
 
@@ -417,6 +433,11 @@ impl Simulation<'_> {
     }
 
     fn verdict(&self) -> Verdict {
+        let mut coverage = self.coverage.clone();
+        coverage.extend(self.shared.upkeep.borrow().iter().map(|(what, count)| (format!("upkeep / {what}"), *count)));
+        if !self.restored.is_empty() {
+            coverage.insert("upkeep / backup restored on trial".into(), self.restored.len() as u64);
+        }
         let history = self.shared.history.borrow();
         let counts = history.counts;
         Verdict {
@@ -437,7 +458,7 @@ impl Simulation<'_> {
             snapshots_installed: self.snapshots_installed,
             leaders: self.leaders.len() as u64,
             strikes: self.struck.clone(),
-            coverage: self.coverage.clone(),
+            coverage,
             recoveries_ms: history.recoveries.iter().map(|recovery| recovery.as_millis() as u64).collect(),
             simulated_secs: self.net.elapsed().as_secs_f64(),
             ..Verdict::default()

@@ -20,7 +20,11 @@ pub struct Replayed {
     pub entries: u64,
     /// Fulls on the way whose state was compared with the replayed one, and equal.
     pub compared: u64,
-    /// Where the shelf goes on after a gap, or with damage; nothing when it was read to its end or to the moment.
+    /// What is missing between two fulls, where the later one was gone on with: the log was cut before it was archived,
+    /// or a piece is damaged. Moments in between cannot be restored.
+    pub gaps: Vec<String>,
+    /// Where the shelf goes on after a gap, or with damage, and no full leads on; nothing when it was read to its end or
+    /// to the moment.
     pub stopped: Option<String>,
 }
 
@@ -70,7 +74,8 @@ pub async fn replay(shelf: &Shelf, until_ms: Option<u64>, begin: Begin) -> Resul
         match shelf.full_head(full).await {
             Ok(head) if until_ms.is_some_and(|until| head.state_ms > until) => {}
             Ok(_) => match shelf.full(full).await {
-                Ok(full) => return go_on(shelf, &items, full, until_ms, begin != Begin::Newest).await,
+                Ok(full) if begin == Begin::Newest => return go_on(shelf, &items, full, until_ms, false).await,
+                Ok(full) => return go_through(shelf, &items, full, until_ms).await,
                 Err(error) => damage = Some(error),
             },
             // Another one does as well, with more of the log after it.
@@ -86,6 +91,42 @@ pub async fn replay(shelf: &Shelf, until_ms: Option<u64>, begin: Begin) -> Resul
     }))
 }
 
+/// From full to full: each is compared with what the log before it led to, or closes a gap.
+async fn go_through(
+    shelf: &Shelf,
+    items: &[Item],
+    full: super::Full,
+    until_ms: Option<u64>,
+) -> Result<Replayed, ArchiveError> {
+    let mut done = go_on(shelf, items, full, until_ms, true).await?;
+    let mut tried = done.state.revision().0;
+    loop {
+        let later = items.iter().filter_map(|item| match item {
+            Item::Full { index, .. } if *index > tried => Some((*index, item)),
+            _ => None,
+        });
+        let Some((index, item)) = later.min_by_key(|(index, _)| *index) else { return Ok(done) };
+        tried = index;
+        let reached = done.state.revision().0;
+        let full = match shelf.full(item).await {
+            Ok(full) if until_ms.is_some_and(|until| full.head.state_ms > until) => return Ok(done),
+            Ok(full) => full,
+            Err(error) => {
+                done.gaps.push(error.to_string());
+                continue;
+            }
+        };
+        let gap = || format!("entries {} to {index} are not there", reached + 1);
+        let mut gaps = std::mem::take(&mut done.gaps);
+        gaps.push(done.stopped.take().unwrap_or_else(gap));
+        let (entries, compared) = (done.entries, done.compared);
+        done = go_on(shelf, items, full, until_ms, true).await?;
+        tried = tried.max(done.state.revision().0);
+        gaps.append(&mut done.gaps);
+        done = Replayed { entries: done.entries + entries, compared: done.compared + compared, gaps, ..done };
+    }
+}
+
 async fn go_on(
     shelf: &Shelf,
     items: &[Item],
@@ -95,7 +136,7 @@ async fn go_on(
 ) -> Result<Replayed, ArchiveError> {
     let super::Full { head, state } = full;
     let term = head.term;
-    let mut done = Replayed { head, state, term, entries: 0, compared: 0, stopped: None };
+    let mut done = Replayed { head, state, term, entries: 0, compared: 0, gaps: Vec::new(), stopped: None };
     // A damaged piece may have been written again under another name.
     let mut damage: Option<(u64, String)> = None;
     for item in items {

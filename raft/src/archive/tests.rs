@@ -314,3 +314,37 @@ async fn a_damaged_piece_is_no_harm_when_it_was_written_again() {
     let whole = replay(&shelf, None, Begin::OLDEST).await.unwrap();
     assert_eq!((whole.stopped, whole.state.revision().0), (None, 2));
 }
+
+#[tokio::test]
+async fn a_full_closes_the_gap_that_a_cut_log_leaves() {
+    let world = world::real::world();
+    let place = Arc::new(Moody::default());
+    let shelf = Shelf::new(place, "c1", world.disk.clone());
+    let entry = |index| crate::types::Entry {
+        log_id: crate::types::log_id(1, 1, index),
+        payload: openraft::EntryPayload::Blank,
+    };
+    let segment = |first, last| {
+        let head = SegmentHead { first, last, taken_ms: last, ..SegmentHead::default() };
+        shelf.put_segment(head, (first..=last).map(entry).collect())
+    };
+    let at = |index| {
+        let mut state = state_machine::State::default();
+        for index in 1..=index {
+            crate::archive::format::apply(&mut state, &entry(index), None).unwrap();
+        }
+        let head = FullHead { index, taken_ms: index, ..FullHead::default() };
+        shelf.put_full(head, Arc::new(state))
+    };
+    at(2).await.unwrap();
+    segment(3, 4).await.unwrap();
+    // 5 to 8 were cut before they were archived.
+    at(8).await.unwrap();
+    segment(9, 9).await.unwrap();
+    at(9).await.unwrap();
+    // And nothing but a full after that.
+    at(20).await.unwrap();
+    let whole = replay(&shelf, None, Begin::OLDEST).await.unwrap();
+    assert_eq!((whole.state.revision().0, whole.stopped, whole.compared, whole.entries), (20, None, 1, 3));
+    assert_eq!(whole.gaps, ["entries 5 to 8 are not there", "entries 10 to 20 are not there"]);
+}

@@ -111,7 +111,7 @@ impl State {
     fn settle_authorities(&mut self) {
         let newest = self.authorities().get_max().map(|(_, newest)| newest.clone());
         let Some(newest) = newest.filter(|newest| newest.settled_at.is_none()) else { return };
-        if !self.members_to_move().is_empty() {
+        if !self.members_to_move().is_empty() && !crate::mutants::is("authority-settles-early") {
             return;
         }
         let settled_at = Some(self.now());
