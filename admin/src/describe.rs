@@ -51,6 +51,11 @@ fn openapi() -> Value {
             "parameters": parameters(operation, |kind| json!({"schema": objects::reference(kind, "")})),
             "responses": {"200": reply, "default": problem},
         });
+        described["responses"]["429"] = json!({"description": "Too many failed attempts from this address.", "content": {"text/plain": {"schema": {"type": "string"}}}});
+        // Consoles know a bad key by this one word, not by JSON.
+        if operation.family() != Family::Tailscale {
+            described["responses"]["401"] = json!({"description": "The API key is missing, wrong or over.", "content": {"text/plain": {"schema": {"type": "string"}}}});
+        }
         if !operation.body.is_empty() {
             described["requestBody"] = json!({
                 "required": true,

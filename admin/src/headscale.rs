@@ -5,10 +5,12 @@
 //! | `read.rs` | a database of Headscale 0.23 to 0.30 as it is, dirt included; from a SQLite file |
 //! | `postgres.rs` | the same from Postgres |
 //! | `repair.rs` | that as rows of ours, and what had to be mended |
+//! | `meet.rs` | what of it is in the cluster already, and what has to give way |
 //! | `write.rs` | rows of ours as a SQLite file that Headscale 0.29 opens |
 //! | `endpoint.rs` | the way into and out of the cluster |
 
 pub(crate) mod endpoint;
+pub mod meet;
 pub mod postgres;
 pub mod read;
 pub mod repair;

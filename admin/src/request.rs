@@ -25,9 +25,27 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Json<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let bytes = read(request.into_body()).await?;
         let text = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes[..] };
-        serde_json::from_slice(text)
-            .map(Json)
-            .map_err(|error| ApiError::invalid(format!("the body is not the JSON object asked for: {error}")))
+        parsed(text).map(Json)
+    }
+}
+
+fn parsed<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(text)
+        .map_err(|error| ApiError::invalid(format!("the body is not the JSON object asked for: {error}")))
+}
+
+/// A JSON body that must be there: where it replaces what there is, nothing must not be taken for emptiness.
+pub struct Given<T>(pub T);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Given<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let bytes = read(request.into_body()).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Err(ApiError::invalid("the body is empty, and nothing was changed: write what shall be there"));
+        }
+        parsed(&bytes).map(Given)
     }
 }
 

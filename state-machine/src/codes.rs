@@ -196,6 +196,7 @@ table! {
     NOISE_KEY_FILE 9203, "that is not a private key of Headscale", "the file holds something else", "name noise_private.key, or noise.private_key_path";
     NOISE_KEY_OTHER 9204, "the cluster has another Noise key", "clients pin the key they know: none would come back", "found the cluster with that key, or say --force and log every client in anew";
     EXPORT_FAILED 9205, "the database cannot be written", "the place is taken, or rights or space are missing", "the message says which";
+    IMPORT_OTHERS 9206, "the cluster holds other rows under the numbers of the import", "users, nodes and pre-auth keys keep their numbers when they move", "delete what the message names, or import into a new cluster first";
 
     POLICY_NONE 9301, "no policy was ever set", "every node may reach every other", "hsraft policy set --file FILE";
     POLICY_CONVERT 9302, "the policy cannot be converted by itself", "something in it has no equal", "the message names it; change that by hand";

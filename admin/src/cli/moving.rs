@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     files,
-    headscale::{Holdings, Place, endpoint::Imported, postgres, read, repair, repair::Repaired, write},
+    headscale::{Holdings, Place, endpoint::Imported, meet, postgres, read, repair, repair::Repaired, write},
 };
 
 /// Whose data.
@@ -82,13 +82,15 @@ pub async fn import(args: Import, global: &Global, output: Output) -> Result<(),
     };
     let database = database.map_err(|why| Problem::of(&codes::IMPORT_SOURCE, why))?;
     let version = database.version.clone();
-    let repaired = repair::repaired(database);
+    let mut repaired = repair::repaired(database);
     let changed = match args.dry_run {
         true => None,
         false => {
             let desk = Desk::open(global, output.clone())?;
             let noise_key = args.noise_key.clone().or_else(|| named(&["noise", "private_key_path"]));
-            Some(take_over(&desk, &repaired, noise_key.as_deref()).await?)
+            let (changed, repairs) = take_over(&desk, &repaired, noise_key.as_deref()).await?;
+            repaired.repairs.extend(repairs);
+            Some(changed)
         }
     };
     let rows = &repaired.rows;
@@ -166,8 +168,12 @@ fn human(report: &Report<'_>) -> String {
     }
 }
 
-/// Sends everything, owners first.
-pub async fn take_over(desk: &Desk, repaired: &Repaired, noise_key: Option<&Path>) -> Result<u64, Problem> {
+/// Sends everything that is not there yet, owners first. How many rows were new, and what became otherwise than it was.
+pub async fn take_over(
+    desk: &Desk,
+    repaired: &Repaired,
+    noise_key: Option<&Path>,
+) -> Result<(u64, Vec<String>), Problem> {
     let place: Place = desk.client.get("/api/v1/cluster/import").await?;
     if let Some(file) = noise_key {
         check_noise_key(desk, file, &place)?;
@@ -186,14 +192,17 @@ pub async fn take_over(desk: &Desk, repaired: &Repaired, noise_key: Option<&Path
             ),
         ));
     }
+    let here: Holdings = desk.client.post("/api/v1/cluster/export", json!({})).await?;
+    let mut rows = repaired.rows.clone();
+    let repairs = meet::meet(&mut rows, &here.rows).map_err(|why| Problem::of(&codes::IMPORT_OTHERS, why))?;
     let mut changed = 0;
-    for batch in batches(&repaired.rows) {
+    for batch in batches(&rows) {
         changed += desk.client.post::<Imported>("/api/v1/cluster/import", batch).await?.changed;
     }
     if let Some(policy) = repaired.policy.as_ref().filter(|policy| place.policy.as_ref() != Some(policy)) {
         desk.client.put::<Value>("/api/v1/policy", json!({ "policy": policy })).await?;
     }
-    Ok(changed)
+    Ok((changed, repairs))
 }
 
 /// Clients know the server by this key: with another one each of them would have to log in anew.

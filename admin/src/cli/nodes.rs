@@ -174,19 +174,21 @@ fn in_future(text: &str) -> Result<Timestamp, String> {
 
 /// How many nodes are asked for at a time, so that the first are shown while others are still read.
 const NODES_A_PAGE: u32 = 500;
+/// At first: about what a screen holds, so that it is there at once.
+const NODES_FIRST: u32 = 50;
 
 /// Does it.
 pub async fn run(word: Nodes, desk: &Desk) -> Result<(), Problem> {
     match word {
         Nodes::List { user, tags: _ } => {
             let filter = user.map(|user| format!("&user={}", escape(&user))).unwrap_or_default();
-            let (mut pages, mut after) = (desk.output.pages(), 0);
+            let (mut pages, mut after, mut limit) = (desk.output.pages(), 0, NODES_FIRST);
             loop {
-                let path = format!("/api/v1/node?limit={NODES_A_PAGE}&after={after}{filter}");
+                let path = format!("/api/v1/node?limit={limit}&after={after}{filter}");
                 let reply: NodeList = desk.client.get(&path).await?;
                 pages.page(&reply.nodes, || table(&reply.nodes, desk.now))?;
                 match reply.next {
-                    Some(next) => after = next,
+                    Some(next) => (after, limit) = (next, NODES_A_PAGE),
                     None => return pages.end(),
                 }
             }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use axum::{body::Body, http::Request};
 use http_body_util::BodyExt;
 use rusqlite::Connection;
-use state_machine::{Command, NodeId, Outcome, PreAuthKeyId, Registration, UserId};
+use state_machine::{ApiKey, Command, NodeId, Outcome, PreAuthKeyId, Registration, UserId};
 use tower::ServiceExt;
 
 use super::{read, repair, write, *};
@@ -156,7 +156,7 @@ fn make(path: &Path, age: Age) {
 async fn take_over(lone: &Arc<Lone>, repaired: &repair::Repaired) -> u64 {
     let client = Client::new(Target::Direct(lone.router(true)), Duration::from_secs(5));
     let (output, _) = Output::captured(Format::Human);
-    moving::take_over(&desk(client, output), repaired, None).await.unwrap()
+    moving::take_over(&desk(client, output), repaired, None).await.unwrap().0
 }
 
 async fn status(lone: &Arc<Lone>, key: &str) -> u16 {
@@ -282,6 +282,44 @@ async fn out_and_in_again_loses_nothing() {
     assert_eq!(lost_key(&again.rows), lost_key(&taken.rows));
     assert_eq!(again.policy, taken.policy);
     assert!(write::file(&second, &holdings, state_machine::Timestamp(0)).unwrap_err().contains("is there already"));
+}
+
+/// An administrator made a key before the import, and clients came back while it ran.
+#[tokio::test]
+async fn an_import_meets_what_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("db.sqlite");
+    make(&path, Age::Today);
+    let taken = repair::repaired(read::file(&path).unwrap());
+    let lone = Lone::new();
+    let hasty = ApiKey { prefix: "hastykey0001".into(), secret_sha256: [1; 32], ..ApiKey::default() };
+    lone.apply(Command::CreateApiKey { key: hasty }).unwrap();
+    let count = taken.rows.users.len() + taken.rows.nodes.len() + taken.rows.pre_auth_keys.len();
+    assert_eq!(take_over(&lone, &taken).await, (count + taken.rows.api_keys.len()) as u64);
+    let state = lone.latest();
+    assert_eq!(state.api_keys().len(), taken.rows.api_keys.len() + 1);
+    for key in &taken.rows.api_keys {
+        assert!(state.api_key_by_prefix(&key.prefix).is_some(), "{}", key.prefix);
+    }
+    assert_eq!(status(&lone, &format!("hskey-api-api-pre_fix1-{SECRET}")).await, 200);
+    // A node that came back is not as it was, and neither is a user whose name was mended.
+    lone.apply(Command::RenameNode { node: NodeId(1), name: "desk".into() }).unwrap();
+    lone.apply(Command::RenameUser { user: UserId(1), name: "alina".into() }).unwrap();
+    assert_eq!(take_over(&lone, &taken).await, 0);
+    assert_eq!(lone.latest().node(NodeId(1)).unwrap().given_name, "desk");
+
+    // Rows of somebody else's under the same numbers: refused before anything is sent.
+    let other = Lone::new();
+    let (display_name, email, profile_pic_url) = Default::default();
+    other.apply(Command::CreateUser { name: "bob".into(), display_name, email, profile_pic_url }).unwrap();
+    let mut rows = taken.rows.clone();
+    let here = state_machine::Import {
+        users: other.latest().users().values().map(|user| (**user).clone()).collect(),
+        ..state_machine::Import::default()
+    };
+    let why = meet::meet(&mut rows, &here).unwrap_err();
+    assert!(why.starts_with("user 1 is \"alice\" in the database and \"bob\" in the cluster"), "{why}");
+    assert_eq!(rows, taken.rows);
 }
 
 #[tokio::test]

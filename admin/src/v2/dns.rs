@@ -13,7 +13,7 @@ use state_machine::{BEYOND, Command, Refusal, Settings};
 use crate::{
     Api,
     auth::Caller,
-    request::{Json, Query},
+    request::{Given, Json, Query},
     status::ApiError,
 };
 
@@ -86,7 +86,7 @@ fn split_of(wish: &BTreeMap<String, Option<Vec<String>>>) -> Result<Split, ApiEr
 
 /// Name servers.
 #[derive(Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct Nameservers {
     dns: Vec<String>,
     #[serde(rename = "magicDNS", skip_deserializing)]
@@ -106,7 +106,7 @@ pub async fn nameservers(Shared(api): Shared<Api>, query: Query) -> Result<Reply
 pub async fn set_nameservers(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
-    Json(wish): Json<Nameservers>,
+    Given(wish): Given<Nameservers>,
 ) -> Result<Reply<Nameservers>, ApiError> {
     let list = servers(&wish.dns)?;
     Ok(told(
@@ -120,7 +120,7 @@ pub async fn set_nameservers(
 
 /// Search domains.
 #[derive(Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct SearchPaths {
     search_paths: Vec<String>,
 }
@@ -134,7 +134,7 @@ pub async fn search_paths(Shared(api): Shared<Api>, query: Query) -> Result<Repl
 pub async fn set_search_paths(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
-    Json(wish): Json<SearchPaths>,
+    Given(wish): Given<SearchPaths>,
 ) -> Result<Reply<SearchPaths>, ApiError> {
     let list = wish.search_paths.iter().map(|name| domain(name)).collect::<Result<Vec<_>, _>>()?;
     let settings = change(&api, &caller, |settings| {
@@ -154,7 +154,7 @@ pub async fn split(Shared(api): Shared<Api>, query: Query) -> Result<Reply<Split
 pub async fn set_split(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
-    Json(wish): Json<BTreeMap<String, Option<Vec<String>>>>,
+    Given(wish): Given<BTreeMap<String, Option<Vec<String>>>>,
 ) -> Result<Reply<Split>, ApiError> {
     let all = split_of(&wish)?;
     Ok(Reply(
@@ -185,7 +185,6 @@ pub async fn change_split(
 
 /// Whether machines have names.
 #[derive(Default, Deserialize, Serialize)]
-#[serde(default)]
 pub struct Preferences {
     #[serde(rename = "magicDNS")]
     magic_dns: bool,
@@ -200,7 +199,7 @@ pub async fn preferences(Shared(api): Shared<Api>, query: Query) -> Result<Reply
 pub async fn set_preferences(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
-    Json(wish): Json<Preferences>,
+    Given(wish): Given<Preferences>,
 ) -> Result<Reply<Preferences>, ApiError> {
     let settings = change(&api, &caller, |settings| {
         settings.magic_dns = wish.magic_dns;
@@ -258,7 +257,7 @@ pub async fn configuration(Shared(api): Shared<Api>, query: Query) -> Result<Rep
 pub async fn set_configuration(
     Shared(api): Shared<Api>,
     Extension(caller): Extension<Caller>,
-    Json(wish): Json<Configuration>,
+    Given(wish): Given<Configuration>,
 ) -> Result<Reply<Value>, ApiError> {
     let addresses = |list: Vec<Resolver>| list.into_iter().map(|one| one.address).collect::<Vec<_>>();
     let list = servers(&addresses(wish.nameservers.unwrap_or_default()))?;

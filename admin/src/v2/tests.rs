@@ -333,6 +333,14 @@ async fn dns_and_settings_are_shared() {
     let lone = tailnet();
     let by = By::Socket;
     let dns = |what: &str| format!("/api/v2/tailnet/-/dns/{what}");
+    // What was left out is not taken for emptiness.
+    for what in ["nameservers", "searchpaths", "preferences", "configuration"] {
+        no(&lone, by, "POST", &dns(what), Value::Null, 400).await;
+    }
+    for what in ["nameservers", "searchpaths", "preferences"] {
+        no(&lone, by, "POST", &dns(what), json!({}), 400).await;
+    }
+    no(&lone, by, "PUT", &dns("split-dns"), Value::Null, 400).await;
     let told =
         ok(&lone, by, "POST", &dns("nameservers"), json!({ "dns": ["1.1.1.1", "https://dns.example.com/q"] })).await;
     assert_eq!(told, json!({ "dns": ["1.1.1.1", "https://dns.example.com/q"], "magicDNS": true }));

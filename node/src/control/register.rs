@@ -126,10 +126,11 @@ fn plan(
     {
         return Plan::Stranger;
     }
-    if let Some(login) = followed {
+    let is_in = known.filter(|node| is_in(state, now, node));
+    // Whoever waits for a person and is in meanwhile by other means (an import of another server's nodes) need not wait.
+    if let (Some(login), None) = (followed, is_in) {
         return Plan::Wait(login);
     }
-    let is_in = known.filter(|node| !state.is_expired(node.id) && !node.is_expired(now));
     if let (Some(node), Some(expiry)) = (is_in, wish) {
         // A client may only bring the end nearer; a later wish changes nothing.
         return match node.expiry.is_none_or(|known| expiry < known) {
@@ -152,6 +153,11 @@ fn plan(
         },
         (None, None) => Plan::Begin,
     }
+}
+
+/// Whether a node needs nobody to let it in.
+fn is_in(state: &State, now: Timestamp, node: &Node) -> bool {
+    !state.is_expired(node.id) && !node.is_expired(now)
 }
 
 /// Whether this very key let the node in; then nothing can change by presenting it again.
@@ -237,6 +243,11 @@ async fn wait(control: &Arc<Control>, peer: &Peer, request: &RegisterRequest, ve
     let mut patience = std::pin::pin!(patience);
     loop {
         let state = states.borrow_and_update().clone();
+        let known = state.node_by_key(&request.node_key).filter(|node| node.machine_key == peer.machine_key);
+        if let Some(node) = known.filter(|node| is_in(&state, control.now(), node)) {
+            peer.seat.proved();
+            return registered(&state, node.id);
+        }
         match progress(&state, control.now(), peer.machine_key, &login) {
             Progress::Waiting => {}
             Progress::Registered(node) => return registered(&state, node),
@@ -445,6 +456,8 @@ mod tests {
         }
         let follow = r#","Followup":"https://hs.example.com/register/abcDEF""#;
         assert_eq!(planned(&state, MACHINE, &request(3, follow)), Plan::Wait(LoginId("abcDEF".to_owned())));
+        // It waited for a person, and came in by an import meanwhile.
+        assert_eq!(planned(&state, MACHINE, &request(2, follow)), Plan::Known(NodeId(1)));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub const OPERATIONS: &[Operation] = &[
     row("POST", "/api/v1/cluster/secrets/reseal", "ResealSecrets", "All secrets under a new key", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/recovery-key", "CreateRecoveryKey", "The key that opens backups; it is shown this once", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/recovery-key/confirm", "ConfirmRecoveryKey", "Say that you have it", &[], &[("key", "string")], NONE),
-    row("GET", "/api/v1/cluster/backup", "SaveBackup", "The state as a backup file", &[], &[], ("", "application/octet-stream")),
+    row("GET", "/api/v1/cluster/backup", "SaveBackup", "The state as a backup file: its name, and its bytes in base64", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/verify", "CompareStates", "Have all members compare their states", &[], &[], REPLY),
     row("GET", "/api/v1/cluster/scrub", "ScrubStatus", "How the reading through of this member's disk goes", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/scrub", "BeginScrub", "Read this member's disk through", &[], &[], REPLY),
