@@ -64,11 +64,6 @@ impl SimShelf {
         self.inner().torn.len()
     }
 
-    /// How many objects there are.
-    pub fn len(&self) -> usize {
-        self.inner().objects.len()
-    }
-
     /// Every object, as a share that answers at once: for those who look at it from outside.
     pub fn image(&self) -> Image {
         Image(self.inner().objects.clone())
