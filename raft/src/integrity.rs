@@ -21,8 +21,7 @@ use world::World;
 use crate::{
     agreement::{ASKED_BY, Agreement, Fingerprint},
     cluster::{Core, REMOVED},
-    error::OUTDATED,
-    error::{ProposeError, StartError},
+    error::{OUTDATED, ProposeError, StartError},
     options::Options,
     status::Role,
     upgrade,

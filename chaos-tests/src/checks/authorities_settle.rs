@@ -10,10 +10,6 @@ impl Law for AuthoritiesSettle {
         "authorities settle"
     }
 
-    fn watch(&mut self, _sight: &Sight<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
         for (member, state) in sight.states {
             let waiting = state.members_to_move();

@@ -22,10 +22,6 @@ impl Law for BackupsRestore {
         "backups restore"
     }
 
-    fn watch(&mut self, _sight: &Sight<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
         for restored in sight.restored {
             let restored = restored.as_ref().map_err(Clone::clone)?;

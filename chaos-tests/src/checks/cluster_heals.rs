@@ -12,10 +12,6 @@ impl Law for ClusterHeals {
         "the cluster heals"
     }
 
-    fn watch(&mut self, _sight: &Sight<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
         let up: BTreeSet<u64> = sight.states.keys().copied().collect();
         if up != *sight.members {

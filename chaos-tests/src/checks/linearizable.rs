@@ -17,10 +17,6 @@ impl Law for Linearizable {
         "reads and writes are linearizable"
     }
 
-    fn watch(&mut self, _sight: &Sight<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
         let mut registers: BTreeMap<u64, Vec<Operation>> = BTreeMap::new();
         for operation in &sight.history.operations {

@@ -17,10 +17,6 @@ impl Law for MirrorsEqualFullMap {
         "mirrors equal the full map"
     }
 
-    fn watch(&mut self, _sight: &Sight<'_>) -> Result<(), String> {
-        Ok(())
-    }
-
     fn end(&mut self, sight: &Sight<'_>) -> Result<(), String> {
         let Some(state) = sight.states.values().next() else { return Ok(()) };
         let atlas = Atlas::draw(&Arc::clone(state));

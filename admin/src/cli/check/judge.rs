@@ -127,7 +127,6 @@ pub fn net(name: &str, address: &str, timing: Timing, trips: io::Result<Spans>) 
     }
 }
 
-/// No other member is known.
 /// Whether a member lets clients in; nothing where it does not say.
 pub fn client_port(member: &Member) -> Option<Line> {
     let closed = member.client_port_closed.as_ref()?;
@@ -143,6 +142,7 @@ pub fn client_port(member: &Member) -> Option<Line> {
     })
 }
 
+/// No other member is known.
 pub fn nobody_to_measure(status: &Result<Status, Problem>) -> Line {
     let why = "elections and writes wait for the network";
     match status {
