@@ -44,17 +44,17 @@ pub fn start(
     stop: &CancellationToken,
 ) {
     let (name, clock) = (&options.name, &world.clock);
-    let until_stop = |chore: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-        let stop = stop.clone();
+    let until_stop = |what: &'static str, chore: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        let (stop, chore) = (stop.clone(), cluster.vital(what, chore));
         tasks.spawn(async move {
             stop.run_until_cancelled(chore).await;
         });
     };
-    until_stop(Box::pin(elapse::run(cluster.clone(), clock.clone(), name.to_owned())));
-    until_stop(Box::pin(member_loss::run(cluster.clone(), name.to_owned())));
-    until_stop(Box::pin(addresses::run(cluster.clone(), without_secrets(options), world.clone())));
+    until_stop("elapse", Box::pin(elapse::run(cluster.clone(), clock.clone(), name.to_owned())));
+    until_stop("member loss", Box::pin(member_loss::run(cluster.clone(), name.to_owned())));
+    until_stop("addresses", Box::pin(addresses::run(cluster.clone(), without_secrets(options), world.clone())));
     if options.policy.is_some() {
-        until_stop(Box::pin(policy_drift::run(cluster.clone(), policy_file, metrics.clone())));
+        until_stop("policy drift", Box::pin(policy_drift::run(cluster.clone(), policy_file, metrics.clone())));
     }
     // Whoever leads orders for all, also for members whose files differ from its own.
     let authorities = options.client_acme.as_ref().and_then(|acme| acme.authorities.clone());
@@ -63,16 +63,16 @@ pub fn start(
         authorities: authorities.or_else(|| options.derp.authorities.clone()),
     };
     let (told_by, trusted) = (name.to_owned(), outside.authorities.clone());
-    until_stop(Box::pin(webhooks::run(
-        cluster.clone(),
-        world.clone(),
-        trusted,
-        told_by,
-        metrics.webhook_failures.clone(),
-    )));
-    until_stop(Box::pin(orders::run(cluster.clone(), outside, name.to_owned())));
+    until_stop(
+        "webhooks",
+        Box::pin(webhooks::run(cluster.clone(), world.clone(), trusted, told_by, metrics.webhook_failures.clone())),
+    );
+    until_stop("orders", Box::pin(orders::run(cluster.clone(), outside, name.to_owned())));
     if !options.derp.urls.is_empty() {
-        until_stop(Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())));
+        until_stop(
+            "derp map",
+            Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())),
+        );
     }
 }
 

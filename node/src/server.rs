@@ -139,18 +139,18 @@ impl Server {
         tell_drift(&cluster, &options.settings);
 
         let (tasks, closing) = (TaskTracker::new(), Closing::default());
-        let until_cut = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-            let cut = closing.cut.clone();
+        let until_cut = |what: &'static str, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+            let (cut, task) = (closing.cut.clone(), cluster.vital(what, task));
             tasks.spawn(async move {
                 cut.run_until_cancelled(task).await;
             });
         };
         let (atlas, redraw) = atlas::start(cluster.clone(), metrics.clone());
-        until_cut(Box::pin(redraw));
+        until_cut("atlas", Box::pin(redraw));
         let (presence, tell) = Presence::start(cluster.clone(), options.name.clone(), metrics.clone());
-        until_cut(Box::pin(tell));
+        until_cut("presence", Box::pin(tell));
         let (reports, batch) = Reports::start(cluster.clone(), options.name.clone(), metrics.clone());
-        until_cut(Box::pin(batch));
+        until_cut("reports", Box::pin(batch));
         let (policy_file, file_text) = watch::channel(options.policy.as_deref().map(Arc::from));
         chores::start(&cluster, &world, &options, file_text, &metrics, &tasks, &closing.cut);
         first_wishes(&cluster, &options, &tasks, &closing.cut);
@@ -168,7 +168,7 @@ impl Server {
             noise_private,
             cut: closing.cut.clone(),
         }));
-        until_cut(Box::pin(chores::draining::watch(cluster.clone(), control.clone())));
+        until_cut("draining", Box::pin(chores::draining::watch(cluster.clone(), control.clone())));
         let relay_addr = prepared.as_ref().and_then(relay::Prepared::local_addr);
         let relay = prepared.map(|prepared| prepared.start(cluster.clone(), &world, &tasks, &closing.stop));
         if let Some(relay) = &relay {
@@ -186,7 +186,7 @@ impl Server {
             name: options.name.clone(),
         };
         follow.once();
-        until_cut(Box::pin(follow.run()));
+        until_cut("client certificate", Box::pin(follow.run()));
         let tls = match (&relay, &certificate) {
             // On a shared port the relay's side of TLS spares its clients a round trip.
             (Some(relay), Some(_)) if relay_addr.is_none() => Some(listen::tls::also_grpc(&relay.tls_config())),
@@ -195,7 +195,7 @@ impl Server {
 
         let desk = Arc::new(login::flow::Desk::new(control.clone(), provider.clone(), sign_in_key));
         if let Some(provider) = provider {
-            until_cut(Box::pin(provider.discover_for_ever()));
+            until_cut("sign-in", Box::pin(provider.discover_for_ever()));
         }
         // Who listens must be able to serve, so ports open last.
         let doors = Arc::new(Doors {
@@ -215,7 +215,8 @@ impl Server {
                     gate: doors.gate.clone(),
                     limits,
                 };
-                tasks.spawn(listen::people::grpc(listener, door, tasks.clone(), closing.clone()));
+                let served = listen::people::grpc(listener, door, tasks.clone(), closing.clone());
+                tasks.spawn(cluster.vital("grpc", served));
                 Some(bound)
             }
             None => None,
@@ -240,7 +241,8 @@ impl Server {
                     noise_key: control.public_key(),
                     client_port,
                 });
-                tasks.spawn(listen::metrics(listener, wellness, limits, tasks.clone(), closing.clone()));
+                let served = listen::metrics(listener, wellness, limits, tasks.clone(), closing.clone());
+                tasks.spawn(cluster.vital("metrics", served));
                 Some(bound)
             }
             None => None,
@@ -249,8 +251,8 @@ impl Server {
         if let Some(addr) = options.client_acme.as_ref().and_then(|acme| acme.plain_listen) {
             let listener = world.net.listen(addr).await.map_err(listening("authorities", addr))?;
             plain_addr = Some(listener.local_addr().map_err(listening("authorities", addr))?);
-            let tasks_of_it = tasks.clone();
-            tasks.spawn(listen::challenge::plain(listener, cluster.clone(), limits, tasks_of_it, closing.clone()));
+            let served = listen::challenge::plain(listener, cluster.clone(), limits, tasks.clone(), closing.clone());
+            tasks.spawn(cluster.vital("challenges", served));
         }
         if let Some(path) = &options.unix_socket {
             if let Some(folder) = path.parent() {
@@ -260,12 +262,14 @@ impl Server {
             let opened = world.net.listen_unix(path, options.unix_socket_mode).await;
             let listener = opened.map_err(listening("the local command line", path.display()))?;
             let api = api(&control, &world, &options, &closing.stop, true);
-            tasks.spawn(listen::local(listener, api, limits, tasks.clone(), closing.clone()));
+            let served = listen::local(listener, api, limits, tasks.clone(), closing.clone());
+            tasks.spawn(cluster.vital("local", served));
         }
         let (door, opened) = watch::channel(None);
         let sign = listen::door::Sign { cluster: cluster.clone(), metrics: metrics.clone(), port };
-        until_cut(Box::pin(listen::door::keep(cluster.clone(), control.clone(), door)));
-        tasks.spawn(listen::door::clients(clients, doors, world.net.clone(), opened, sign, closing.clone()));
+        until_cut("door", Box::pin(listen::door::keep(cluster.clone(), control.clone(), door)));
+        let served = listen::door::clients(clients, doors, world.net.clone(), opened, sign, closing.clone());
+        tasks.spawn(cluster.vital("clients", served));
 
         let metrics_shown = metrics_addr.map(tracing::field::display);
         tracing::info!(

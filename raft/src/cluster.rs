@@ -42,7 +42,7 @@ use crate::{
     start,
     status::{Arriving, Leadership, Role, Status},
     store::Closed,
-    tasks::Tasks,
+    tasks::{self, Tasks},
     token::Token,
     types::Raft,
 };
@@ -254,6 +254,17 @@ impl Cluster {
     /// Whether each member's State is the others', as last compared.
     pub fn agreements(&self) -> BTreeMap<MemberId, Agreement> {
         self.core.board().agreements(&self.core.status().voters)
+    }
+
+    /// Runs a task of the member's process that it cannot be without: should it panic, the member is told to end
+    /// ([`Cluster::fatal`]).
+    pub fn vital(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let fatal = self.core.fatal_sender.clone();
+        async move { tasks::vital(what, &fatal, task).await }
     }
 
     /// Has all members take a fingerprint of their States at one revision, and compares them; from any member.

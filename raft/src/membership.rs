@@ -24,7 +24,7 @@ use std::{
 
 use openraft::{ChangeMembers, async_runtime::WatchReceiver};
 use state_machine::{Command, JoinRole, Member, MemberId, MemberState, State, Timestamp};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     cluster::Core,
@@ -48,6 +48,12 @@ const COME_UP_WITHIN: Duration = Duration::from_secs(15 * 60);
 
 /// A clock further off than this is not to be believed (reliability rules, section 6.3).
 pub const CLOCK_OFF_MS: u64 = 2_000;
+
+/// A leader has heard from every member that is well, and every member from it, this long after it was elected: they
+/// tell each other once a second (board.rs), and may miss it once.
+const KNOWS_AFTER: Duration = Duration::from_secs(3);
+/// Between two looks at a view that is not settled.
+const LOOKS: Duration = Duration::from_millis(50);
 
 /// What the loop remembers between two looks.
 #[derive(Default)]
@@ -411,6 +417,13 @@ impl Core {
         result.map_err(ProposeError::Impossible)
     }
 
+    /// Whether what this member knows of the others is what the present leader sees, and that has had time to hear
+    /// of all: just after leadership was handed over, everybody seems silent.
+    fn view_is_settled(&self) -> bool {
+        let board = self.board();
+        board.by.is_some() && board.by == self.leadership.borrow().leader && board.leading_for >= KNOWS_AFTER
+    }
+
     /// Why a member must not be removed now, as the leader sees it; nothing when it may.
     fn against_removal(&self, id: MemberId) -> Option<String> {
         let (status, board) = (self.status(), self.board());
@@ -434,8 +447,15 @@ impl Core {
 
     /// Fences a member for ever and takes its seat. Refused when the rest could not go on, unless `force`.
     pub async fn remove_member(self: &Arc<Self>, id: MemberId, force: bool, by: &str) -> Result<(), ProposeError> {
-        if !force && let Some(why) = self.against_removal(id) {
-            return Err(ProposeError::Impossible(why));
+        if !force {
+            let until = Instant::now() + KNOWS_AFTER;
+            // A view comes once a second and from nobody who could be waited for, so it is looked at again.
+            while let Some(why) = self.against_removal(id) {
+                if self.view_is_settled() || Instant::now() >= until {
+                    return Err(ProposeError::Impossible(why));
+                }
+                sleep(LOOKS).await;
+            }
         }
         if self.leadership.borrow().leader == Some(id) {
             self.transfer_leader(None).await?;

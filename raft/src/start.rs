@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, join_all},
+};
 use state_machine::{Command, Member, MemberState, State, codes, mutants};
 use tokio::{
     sync::{mpsc, watch},
@@ -41,7 +44,7 @@ use crate::{
     space::{self, Room},
     status::{Leadership, Status, watch_engine},
     store::{Closed, Marker, Recovered, Store, StoreOptions},
-    tasks::Tasks,
+    tasks::{self, Tasks},
     token::Token,
     types::Raft,
     upgrade,
@@ -191,18 +194,23 @@ async fn start_with(
     let guard = Guard { raft: raft.clone(), tasks: tasks.clone(), stopping: stopping.clone() };
     let cluster = Cluster { core: core.clone(), _guard: Arc::new(guard) };
 
-    tasks.spawn(watch_engine(raft, leadership_sender, changed_sender, fatal_sender.clone(), stopping, options.timing));
-    tasks.spawn(watch_disk(core.clone(), broken, fatal_sender.clone()));
-    tasks.spawn(integrity::guard(core.clone(), fatal_sender.clone()));
-    tasks.spawn(space::watch(core.clone(), options.data_dir.clone(), options.space, room_sender));
-    tasks.spawn(scrub::keep(core.clone(), fatal_sender.clone()));
-    tasks.spawn(board::keep(core.clone(), identity.incarnation, fatal_sender.clone()));
-    tasks.spawn(watch_removal(core.clone(), fatal_sender));
-    tasks.spawn(publish_status(core.clone(), changed, status_sender));
-    tasks.spawn(peers::serve(listener, dialer, Service(core.clone())));
-    tasks.spawn(membership::reconcile(core.clone()));
-    tasks.spawn(slow_disk::watch(core.clone()));
-    tasks.spawn(agreement::take(core.clone(), samples, store));
+    let vital = |what: &'static str, task: BoxFuture<'static, ()>| {
+        let fatal = fatal_sender.clone();
+        tasks.spawn(async move { tasks::vital(what, &fatal, task).await });
+    };
+    let fatal = || fatal_sender.clone();
+    vital("engine", watch_engine(raft, leadership_sender, changed_sender, fatal(), stopping, options.timing).boxed());
+    vital("disk", watch_disk(core.clone(), broken, fatal()).boxed());
+    vital("integrity", integrity::guard(core.clone(), fatal()).boxed());
+    vital("space", space::watch(core.clone(), options.data_dir.clone(), options.space, room_sender).boxed());
+    vital("scrub", scrub::keep(core.clone(), fatal()).boxed());
+    vital("board", board::keep(core.clone(), identity.incarnation, fatal()).boxed());
+    vital("removal", watch_removal(core.clone(), fatal()).boxed());
+    vital("status", publish_status(core.clone(), changed, status_sender).boxed());
+    vital("peers", peers::serve(listener, dialer, Service(core.clone())).boxed());
+    vital("membership", membership::reconcile(core.clone()).boxed());
+    vital("slow disk", slow_disk::watch(core.clone()).boxed());
+    vital("fingerprints", agreement::take(core.clone(), samples, store).boxed());
 
     if identity.authority_key.is_some() {
         founding::finish(&core, options, &facts, &mut identity).await?;
@@ -212,10 +220,10 @@ async fn start_with(
     }
     if let Some((place, log)) = archive {
         let folder = options.data_dir.clone();
-        tasks.spawn(archive::keep(core.clone(), place, log, options.name.clone(), folder));
+        vital("backup", archive::keep(core.clone(), place, log, options.name.clone(), folder).boxed());
     }
-    tasks.spawn(announce(core.clone(), facts));
-    tasks.spawn(renewal::keep(core, identity, options.clone(), wishes));
+    vital("announcement", announce(core.clone(), facts).boxed());
+    vital("renewal", renewal::keep(core, identity, options.clone(), wishes).boxed());
     Ok(cluster)
 }
 

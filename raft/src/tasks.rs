@@ -1,9 +1,12 @@
 //! Tasks that belong to one member and die with it.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
-use tokio::runtime::Handle;
+use futures::FutureExt;
+use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::integrity::fail;
 
 /// Spawns tasks that end together. Cheap to clone.
 #[derive(Clone)]
@@ -55,6 +58,21 @@ impl Tasks {
     }
 }
 
+/// Runs what a member cannot be without. Should it panic, `fatal` is told and the process ends: it starts afresh, while a
+/// member that goes on without it would be half a member that nobody notices.
+pub async fn vital(what: &str, fatal: &watch::Sender<Option<String>>, task: impl Future<Output = ()>) {
+    // Nothing it held is used after that but to end.
+    if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+        fail(
+            fatal,
+            format!(
+                "its task \"{what}\" panicked, which is a fault of the program; it starts again; please report the lines \
+                 before this one"
+            ),
+        );
+    }
+}
+
 /// hyper and tonic spawn their connections here.
 impl<F> hyper::rt::Executor<F> for Tasks
 where
@@ -65,5 +83,21 @@ where
         self.spawn(async move {
             task.await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_vital_task_that_panics_is_the_end() {
+        let (fatal, told) = watch::channel(None);
+        vital("quiet", &fatal, async {}).await;
+        assert_eq!(*told.borrow(), None);
+        vital("loud", &fatal, async { panic!("on purpose") }).await;
+        let why = told.borrow().clone().unwrap();
+        assert!(why.contains("\"loud\" panicked"), "{why}");
+        assert_eq!(crate::fatal_exit_code(&why), 70);
     }
 }

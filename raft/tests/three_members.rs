@@ -114,6 +114,18 @@ async fn a_removed_member_is_fenced_and_another_takes_its_place() {
     assert_eq!(places[2].again_if_let().await.unwrap_err().exit_code(), 14);
 }
 
+/// Right after it handed over it knows of no leader's view, and the new leader has heard from nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_just_led_may_leave_at_once() {
+    let places = places();
+    let [one, two, three] = three(&places).await;
+    let leader = one.leader().unwrap();
+    let leaving = [&one, &two, &three].into_iter().find(|member| member.me() == leader).unwrap();
+    leaving.transfer_leader(None).await.unwrap();
+    leaving.remove_member(leader, false, "test").await.unwrap();
+    assert_eq!(soon("it hears of it", leaving.fatal()).await, "this member was removed from the cluster");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_learner_stays_a_learner() {
     let (place, other) = (Place::new("hs1"), Place::new("hs2"));

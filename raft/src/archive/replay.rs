@@ -91,7 +91,8 @@ pub async fn replay(shelf: &Shelf, until_ms: Option<u64>, begin: Begin) -> Resul
     }))
 }
 
-/// From full to full: each is compared with what the log before it led to, or closes a gap.
+/// From full to full: each is compared with what the log before it led to, or closes a gap. A damaged one that nothing
+/// leads past is where the shelf stops.
 async fn go_through(
     shelf: &Shelf,
     items: &[Item],
@@ -100,19 +101,27 @@ async fn go_through(
 ) -> Result<Replayed, ArchiveError> {
     let mut done = go_on(shelf, items, full, until_ms, true).await?;
     let mut tried = done.state.revision().0;
+    let mut damaged: Option<(u64, String)> = None;
     loop {
         let later = items.iter().filter_map(|item| match item {
             Item::Full { index, .. } if *index > tried => Some((*index, item)),
             _ => None,
         });
-        let Some((index, item)) = later.min_by_key(|(index, _)| *index) else { return Ok(done) };
-        tried = index;
         let reached = done.state.revision().0;
+        let Some((index, item)) = later.min_by_key(|(index, _)| *index) else {
+            if let Some((_, why)) = damaged.filter(|(at, _)| *at > reached) {
+                done.gaps.retain(|gap| *gap != why);
+                done.stopped.get_or_insert(why);
+            }
+            return Ok(done);
+        };
+        tried = index;
         let full = match shelf.full(item).await {
             Ok(full) if until_ms.is_some_and(|until| full.head.state_ms > until) => return Ok(done),
             Ok(full) => full,
             Err(error) => {
                 done.gaps.push(error.to_string());
+                damaged = Some((index, error.to_string()));
                 continue;
             }
         };

@@ -319,7 +319,7 @@ async fn a_damaged_piece_is_no_harm_when_it_was_written_again() {
 async fn a_full_closes_the_gap_that_a_cut_log_leaves() {
     let world = world::real::world();
     let place = Arc::new(Moody::default());
-    let shelf = Shelf::new(place, "c1", world.disk.clone());
+    let shelf = Shelf::new(place.clone(), "c1", world.disk.clone());
     let entry = |index| crate::types::Entry {
         log_id: crate::types::log_id(1, 1, index),
         payload: openraft::EntryPayload::Blank,
@@ -344,7 +344,24 @@ async fn a_full_closes_the_gap_that_a_cut_log_leaves() {
     at(9).await.unwrap();
     // And nothing but a full after that.
     at(20).await.unwrap();
+    let items = shelf.items().await.unwrap();
     let whole = replay(&shelf, None, Begin::OLDEST).await.unwrap();
     assert_eq!((whole.state.revision().0, whole.stopped, whole.compared, whole.entries), (20, None, 1, 3));
     assert_eq!(whole.gaps, ["entries 5 to 8 are not there", "entries 10 to 20 are not there"]);
+
+    // A damaged full is a gap where a later one goes on, and the end where none does.
+    let spoil = |index: u64| {
+        let mut objects = place.objects.lock().unwrap();
+        let item = items.iter().find(|item| matches!(item, Item::Full { index: at, .. } if *at == index)).unwrap();
+        let (_, bytes) = objects.iter_mut().find(|(name, _)| name.ends_with(&item.file_name())).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    };
+    spoil(8);
+    let whole = replay(&shelf, None, Begin::OLDEST).await.unwrap();
+    assert_eq!((whole.state.revision().0, whole.stopped, whole.gaps.len()), (20, None, 3));
+    spoil(20);
+    let short = replay(&shelf, None, Begin::OLDEST).await.unwrap();
+    assert_eq!((short.state.revision().0, short.gaps.len()), (9, 2), "{short:?}");
+    assert!(short.stopped.unwrap().contains("checksum"));
 }
