@@ -1,11 +1,11 @@
 //! Many seeds, each in a process of its own.
 
-use std::{process::Stdio, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use chaos_tests::sim::Verdict;
 use futures::{Stream, StreamExt};
-use tokio::process::Command;
+use tokio::{process::Command, sync::Semaphore};
 
 use crate::{Arguments, Run};
 
@@ -31,9 +31,20 @@ pub enum Ended {
     Died(String),
 }
 
+/// So many results wait for an earlier one, which took longer, to be told first.
+const AHEAD: usize = 64;
+
 /// Runs seeds, some at a time; the results come in the order of the seeds.
 pub fn run_seeds(run: &Run, seeds: impl Iterator<Item = u64>, twice: bool) -> impl Stream<Item = (u64, Ended)> {
-    futures::stream::iter(seeds).map(move |seed| judge(run, seed, twice)).buffered(run.jobs())
+    let turns = Arc::new(Semaphore::new(run.jobs()));
+    let judged = move |seed| {
+        let turns = turns.clone();
+        async move {
+            let _turn = turns.acquire().await.expect("nobody closes it");
+            judge(run, seed, twice).await
+        }
+    };
+    futures::stream::iter(seeds).map(judged).buffered(AHEAD)
 }
 
 async fn judge(run: &Run, seed: u64, twice: bool) -> (u64, Ended) {

@@ -1,6 +1,9 @@
 //! R8, R10, R11, R12: one database, the majority, everything, or the right policy is gone.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use http::Method;
@@ -12,7 +15,7 @@ use crate::{
     client::{self, Connection, Identity, Registered},
     torture::{
         Dice,
-        canaries::Canaries,
+        canaries::{Canaries, Diary},
         corruption::{self, Damage},
         crew::{Crew, PATIENCE, Plan, copy},
         ground::Ground,
@@ -29,6 +32,9 @@ const A_BACKUP: Duration = Duration::from_secs(14);
 const LOG_GROWS: Duration = Duration::from_millis(500);
 /// Disasters of R11; each is restored from several times.
 const DISASTERS: usize = 5;
+/// Moments before each in which the shelf is kept as it was: whatever else there was, a disaster then would have left
+/// just that.
+const MOMENTS: usize = 9;
 /// Everybody gone, up to a client that polls: the part that needs no person.
 const FIVE_MINUTES: f64 = 300_000.0;
 const TWO_MINUTES: f64 = 120_000.0;
@@ -210,7 +216,11 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
         // The moment of the disaster lies anywhere within a period.
         sleep(A_BACKUP + Duration::from_millis(2100 * disaster as u64)).await;
         let moment = state_machine::Timestamp(crew.world.clock.now_ms()).to_string();
-        sleep(A_BACKUP).await;
+        let mut left = Vec::new();
+        for number in 0..MOMENTS.min(wish.repeats / DISASTERS) {
+            sleep(A_BACKUP / MOMENTS as u32).await;
+            left.push((Instant::now(), kept_as_it_is(&crew, number).await?));
+        }
         let seats: Vec<usize> = crew.running();
         ensure!(seats.len() == 3, "a member ended before the disaster:\n{}", crew.logs());
         for member in &seats {
@@ -223,22 +233,24 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
         let key = crew.seats[0].data().join("sealing.key");
         let diary = canaries.land().await;
         let diary = std::mem::take(&mut *diary.open());
-        let mut oldest = Duration::ZERO;
+        for (moment, shelf) in left {
+            let mut lone = restored(&wish, &shelf, &key, &[]).await?;
+            age.took(oldest_missing(&diary, &lone, moment).await?);
+            lone.kill(0).await?;
+        }
+        let (shelf, mut oldest) = (crew.shelf(), Duration::ZERO);
         for _ in 0..each {
             let since = Instant::now();
-            let mut lone = restored(&wish, &crew, &key, &[]).await?;
+            let mut lone = restored(&wish, &shelf, &key, &[]).await?;
             ensure!(client::fetch_key(&lone.world, &lone.seats[0].address()).await? == pinned, "another Noise key");
             let connection = Connection::open(&lone.world, &lone.seats[0].address(), &identity).await?;
             connection.stream(&identity, true).await?.next().await.context("a device known before gets its map")?;
             back.took(since.elapsed());
-            let truth = verdict::truth(&lone, 0).await?;
-            let missing = diary.writes.iter().filter(|write| !truth.users.contains(&write.name));
-            oldest = oldest
-                .max(missing.map(|write| died.saturating_duration_since(write.answered)).max().unwrap_or_default());
+            oldest = oldest.max(oldest_missing(&diary, &lone, died).await?);
             lone.kill(0).await?;
 
             let since = Instant::now();
-            let mut lone = restored(&wish, &crew, &key, &["--at", &moment]).await?;
+            let mut lone = restored(&wish, &shelf, &key, &["--at", &moment]).await?;
             lone.ask(0, Method::POST, "/api/v1/user", Some(&json!({ "name": "after-the-restore" }))).await?;
             at.took(since.elapsed());
             lone.kill(0).await?;
@@ -246,14 +258,37 @@ pub async fn r11(wish: Wish<'_>) -> Result<Vec<Figure>> {
         age.took(oldest);
         back.note("acknowledged", diary.writes.len());
     }
-    Ok(vec![back.judged(wish.repeats), age.judged(DISASTERS.min(wish.repeats)), at.judged(wish.repeats)])
+    age.note("disasters", DISASTERS.min(wish.repeats));
+    age.note("the_rest", "the shelf as it was at other moments of the same lives");
+    Ok(vec![back.judged(wish.repeats), age.judged(wish.repeats), at.judged(wish.repeats)])
+}
+
+/// A copy of the shelf, which is written to meanwhile: a piece may be renamed while it is copied, and then all of it is
+/// copied again.
+async fn kept_as_it_is(crew: &Crew, number: usize) -> Result<PathBuf> {
+    let mut tried = 0;
+    loop {
+        let place = crew.root().join(format!("shelf-{number}-{tried}"));
+        match copy(&crew.shelf(), &place).await {
+            Ok(()) => return Ok(place),
+            Err(error) if tried == 9 => return Err(error),
+            Err(_) => tried += 1,
+        }
+    }
+}
+
+/// How long before `moment` the first write was acknowledged that this member does not know.
+async fn oldest_missing(diary: &Diary, restored: &Crew, moment: Instant) -> Result<Duration> {
+    let truth = verdict::truth(restored, 0).await?;
+    let before = diary.writes.iter().filter(|write| write.answered <= moment);
+    let missing = before.filter(|write| !truth.users.contains(&write.name));
+    Ok(missing.map(|write| moment.saturating_duration_since(write.answered)).max().unwrap_or_default())
 }
 
 /// A new folder from the shelf, and a member that runs in it.
-async fn restored(wish: &Wish<'_>, lost: &Crew, key: &Path, more: &[&str]) -> Result<Crew> {
+async fn restored(wish: &Wish<'_>, shelf: &Path, key: &Path, more: &[&str]) -> Result<Crew> {
     let mut lone = Crew::prepared(plan(wish, 1), Ground::Loopback).await?;
-    let (shelf, data, key) = (lost.shelf(), lone.seats[0].data(), key.display().to_string());
-    let (shelf, data) = (shelf.display().to_string(), data.display().to_string());
+    let [shelf, data, key] = [shelf, &lone.seats[0].data(), key].map(|path| path.display().to_string());
     let mut words =
         vec!["snapshot", "restore", &shelf, "--data-dir", &data, "--name", "hs1", "--sealing-key-file", &key];
     words.extend(more);

@@ -65,6 +65,7 @@ pub async fn r7(wish: Wish<'_>) -> Result<Vec<Figure>> {
         Figure::new("R7b", "leader cut off: until it refuses the write it was given then", Goal::worst(900.0));
     let mut crew = Crew::up(Plan { program: Some(wish.program.to_owned()), ..Plan::three() }, Ground::bridge()).await?;
     let canaries = Canaries::fly(&crew, "r7");
+    let mut slowest = (Duration::ZERO, String::new());
     let checked = Arc::new(AtomicUsize::new(0));
     for round in 0..wish.repeats {
         sleep(CALM).await;
@@ -87,7 +88,7 @@ pub async fn r7(wish: Wish<'_>) -> Result<Vec<Figure>> {
         let lonely = tokio::spawn(async move {
             let asked = Instant::now();
             let answer = api.post("/api/v1/user", &json!({ "name": name }), LONGER).await;
-            (answer.is_ok(), asked.elapsed())
+            (answer.map(drop), asked.elapsed())
         });
         let written = through(&canaries.diary, &others, since).await?;
         back.took(written - since);
@@ -101,10 +102,14 @@ pub async fn r7(wish: Wish<'_>) -> Result<Vec<Figure>> {
             }
         }
         // Asked while it was alone: refused, or written for good once it heard the others again; never in between.
-        let (taken, time) = lonely.await?;
+        let (answer, time) = lonely.await?;
         refused.took(time);
-        if taken && time < CUT_FOR - CALM {
+        if answer.is_ok() && time < CUT_FOR - CALM {
             back.fail(format!("round {round}: the leader cut off took a write after {time:?}"));
+        }
+        if time > slowest.0 {
+            let said = answer.map_or_else(|error| format!("{error:#}"), |()| "written".to_owned());
+            slowest = (time, format!("{}: {said}", if both_ways { "both ways" } else { "one way" }));
         }
         crew.whole().await?;
     }
@@ -116,6 +121,7 @@ pub async fn r7(wish: Wish<'_>) -> Result<Vec<Figure>> {
     back.note("stale", diary.stale.len());
     back.note("acknowledged", diary.writes.len());
     refused.note("one_way", wish.repeats / 2);
+    refused.note("slowest", slowest.1);
     let mut figures = vec![back.judged(wish.repeats), refused.judged(wish.repeats)];
     figures.extend(relatives);
     Ok(figures)
