@@ -404,12 +404,15 @@ async fn carry_out(cli: Cli, output: Output, world: &World) -> Result<i32, Probl
             return backup::save(&file, &desk, world).await.map(|()| exit::OK);
         }
         Word::Snapshot(word) => return backup::snapshot(word, &output, world).await,
+        Word::Key(certificates::KeyWord::Unlock { file, to }) => {
+            return certificates::unlock(&file, to, &cli.global, &output, world).map(|()| exit::OK);
+        }
         Word::Leave(args) => {
             let desk = desk::Desk::open(&cli.global, output)?;
             return leave::leave(args, &cli.global, &desk, world).await.map(|()| exit::OK);
         }
         Word::Verify(args) if args.is_offline() => return verify::offline(args, &output, world).await,
-        Word::Recover(args) => return backup::recover(args, &output, world).await,
+        Word::Recover(args) => return backup::recover(args, &cli.global, &output, world).await,
         Word::Policy(policy::Policy::Preview { scenario }) => {
             return policy::preview(&policy::read(&scenario)?, &output);
         }

@@ -170,6 +170,7 @@ pub fn from_text(
         relay_runtime: None,
         settings,
         name,
+        sealing_key: path(d, "cluster.sealing_key_path", folder),
         data_dir,
     };
     let log = Log {

@@ -17,6 +17,8 @@ pub struct Options {
     /// Unique in the cluster: `hs1`.
     pub name: String,
     pub data_dir: PathBuf,
+    /// Where the sealing key is kept; none: in the data folder.
+    pub sealing_key: Option<PathBuf>,
     pub start: Start,
     /// What all members share. Used when a cluster is founded; later only compared.
     pub settings: Settings,
@@ -301,6 +303,7 @@ impl Options {
         Options {
             name: name.to_owned(),
             data_dir: data_dir.into(),
+            sealing_key: None,
             start: Start::Found,
             settings: Settings {
                 server_url: "http://127.0.0.1".to_owned(),

@@ -446,6 +446,7 @@ fn raft_options(options: &Options, relay: Option<state_machine::RelayFacts>, wor
     };
     raft::Options {
         data_dir: options.data_dir.clone(),
+        sealing_key: options.sealing_key.clone(),
         name: options.name.clone(),
         peer_listen: options.peer_listen,
         peer_advertise: options.peer_advertise.clone(),

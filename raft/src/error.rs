@@ -53,6 +53,8 @@ pub enum StartError {
          here on purpose, remove {file} first"
     )]
     NotForFounding { why: &'static str, file: String },
+    #[error("this member is locked: its sealing key belongs into {file}, and {why}")]
+    Locked { why: &'static str, file: String },
     #[error("there is nothing to continue in {0}; found a cluster or join one")]
     NothingThere(String),
     #[error("cannot listen on {address}: {source}")]
@@ -82,7 +84,9 @@ impl StartError {
             StartError::Skew(_) => 13,
             StartError::Foreign(_) | StartError::Removed | StartError::NotForFounding { .. } => 14,
             StartError::Clock(_) => 15,
-            StartError::Listen { .. } | StartError::Disk { .. } | StartError::Unfit(_) => 16,
+            StartError::Listen { .. } | StartError::Disk { .. } | StartError::Unfit(_) | StartError::Locked { .. } => {
+                16
+            }
             StartError::CatchingUp => 20,
             StartError::Integrity(_) => 40,
             StartError::Engine(_) => 70,
@@ -101,6 +105,7 @@ impl StartError {
             StartError::Foreign(_) => &codes::START_FOREIGN,
             StartError::Removed => &codes::START_REMOVED,
             StartError::Outdated(..) => &codes::START_OUTDATED,
+            StartError::Locked { .. } => &codes::START_LOCKED,
             StartError::NotForFounding { .. } => &codes::START_NOT_FOR_FOUNDING,
             StartError::Clock(_) => &codes::START_CLOCK,
             StartError::Listen { .. } => &codes::START_PLACE,

@@ -12,7 +12,6 @@ use world::Disk;
 use crate::{
     encode::{self, Blob},
     error::StartError,
-    seal::SealingKey,
 };
 
 pub const FILE: &str = "identity";
@@ -84,19 +83,6 @@ impl Home<'_> {
 
     pub fn put_identity(&self, identity: &Identity) -> Result<(), StartError> {
         self.write(FILE, &encode::encode(identity))
-    }
-
-    pub fn sealing_key(&self) -> Result<SealingKey, StartError> {
-        let path = self.path(SEALING_KEY_FILE);
-        let bytes = self.read(SEALING_KEY_FILE)?;
-        bytes
-            .as_deref()
-            .and_then(SealingKey::from_bytes)
-            .ok_or_else(|| StartError::Integrity(format!("{} is missing or damaged", path.display())))
-    }
-
-    pub fn put_sealing_key(&self, key: &SealingKey) -> Result<(), StartError> {
-        self.write(SEALING_KEY_FILE, key.bytes())
     }
 
     /// The key a joiner asks under; kept over restarts, so that a repeated request is known as the same.

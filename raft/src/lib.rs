@@ -46,6 +46,7 @@ mod founding;
 mod identity;
 mod integrity;
 mod join;
+mod keyring;
 mod log;
 mod membership;
 mod metrics;

@@ -16,6 +16,9 @@ pub const JOIN_WITHIN: Duration = Duration::from_secs(60);
 pub struct Options {
     /// This member's folder: identity, database, snapshots.
     pub data_dir: PathBuf,
+    /// Where the sealing key lies when it is kept outside that folder: a credential of the service, a memory disk; none:
+    /// in the folder.
+    pub sealing_key: Option<PathBuf>,
     /// `hs1`; unique in the cluster.
     pub name: String,
     /// Where members call.

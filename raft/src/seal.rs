@@ -112,6 +112,19 @@ impl SealingKey {
         self.cipher().decrypt((&nonce).into(), payload).map(Zeroizing::new).map_err(|_| failed())
     }
 
+    /// Whether a State's secrets are sealed with this key; none where it has none to try.
+    pub fn opens(&self, state: &State) -> Option<bool> {
+        let newest = data_keys(state).max().map(name_of);
+        let (name, sealed) = match newest.as_ref().and_then(|name| state.secrets().get_key_value(name)) {
+            Some(row) => row,
+            None => {
+                let mut rows = state.secrets().iter();
+                rows.find(|(name, sealed)| sealed.key_id == KEY_ID && *name != RECOVERY_SECRET)?
+            }
+        };
+        Some(self.open(name, sealed).is_ok())
+    }
+
     fn data_key(&self, state: &State, id: u32) -> Result<DataKey, UnsealError> {
         let name = name_of(id);
         let failed = || UnsealError { name: name.clone() };

@@ -30,6 +30,7 @@ use crate::{
     identity::{Home, Identity},
     integrity::{self, Gate, QUARANTINED, Warden, fail},
     join,
+    keyring::KeyPlace,
     log::Log,
     membership,
     metrics::Metrics,
@@ -323,6 +324,7 @@ async fn open_home(
     let folder = &options.data_dir;
     let disk = &world.disk;
     let files = Home { disk: &**disk, folder };
+    let keys = KeyPlace::of(options);
     disk.create_dir_all(folder).map_err(|error| StartError::disk(folder, error))?;
     let lock = disk.lock(folder).map_err(|error| StartError::disk(folder, error))?;
     Warden::new(options, world).check()?;
@@ -359,14 +361,15 @@ async fn open_home(
         (None, _) => {}
     }
     if let Some(identity) = identity {
-        let sealing = files.sealing_key()?;
+        let sealing = keys.find(&**disk, &recovered.state.0)?;
         return Ok(Opened { store, recovered, broken, identity, sealing, is_new: false });
     }
 
     let (identity, sealing) = match &options.start {
         StartAs::FoundIfEmpty { .. } => {
             files.refuse_to_found_for_the_second_time()?;
-            founding::prepare(options, world)?
+            let (identity, fresh) = founding::prepare(options, world)?;
+            (identity, keys.given(&**disk)?.unwrap_or(fresh))
         }
         StartAs::Join { address, token, replaces } => {
             let key = files.joining_key(|| pki::new_key(&world.entropy).to_vec())?;
@@ -381,7 +384,7 @@ async fn open_home(
     store.write_marker(&marker).await.map_err(|error| StartError::disk(folder, error))?;
     recovered.marker = Some(marker);
     world::failpoint!("start.marker.after");
-    files.put_sealing_key(&sealing)?;
+    keys.put(&**disk, &sealing)?;
     world::failpoint!("start.sealing_key.after");
     files.put_identity(&identity)?;
     world::failpoint!("start.identity.after");

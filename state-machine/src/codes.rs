@@ -130,6 +130,7 @@ table! {
     START_NO_NOISE_KEY 3033, "the cluster's Noise key has not come", "the state is not complete yet", "start again; hsraft status on another member";
     START_PROVIDER 3034, "the login provider cannot be reached", "oidc.only_start_if_oidc_is_available asks for it before a member starts", "bring the provider back, or set oidc.only_start_if_oidc_is_available: false: nodes that are in do not need it";
     START_NOT_FOR_FOUNDING 3021, "no cluster is founded in this folder", "its join never succeeded, or its member left; a cluster founded here would be another than the one it was meant for", "hsraft join, as before or with a new token; or empty the folder to found a cluster of its own";
+    START_LOCKED 3023, "the member is locked", "its sealing key is kept outside its data folder (cluster.sealing_key_path), and what lies there is not the cluster's", "hsraft key unlock FILE on that machine, then start it; see the runbook certificates";
     START_CATCHING_UP 3020, "admitted, but still catching up", "the state is large or the network slow", "start again; it goes on where it was";
     START_INTEGRITY 3040, "the data folder lost or changed what it had promised to keep", "disk damage, a deleted file, or a folder put back to an earlier day", "keep it (quarantine.txt tells what was found) and replace the member: hsraft join --replace";
     START_FATAL 3070, "the engine or the disk failed", "a write or sync failed; going on would risk what was promised", "check the disk; start again; report it when it comes back";

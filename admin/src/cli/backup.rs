@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use state_machine::{Timestamp, codes};
 
 use super::{
-    Output,
+    Global, Output,
     desk::Desk,
     problem::{Problem, exit},
     table::{Table, moment},
@@ -127,6 +127,9 @@ pub struct RecoverArgs {
     /// The member's folder; it is kept under another name
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// Its sealing key, when that is neither in the folder nor where cluster.sealing_key_path of the configuration says
+    #[arg(long, value_name = "FILE")]
+    sealing_key_file: Option<PathBuf>,
     /// The last log index that `recover plan` named
     #[arg(long, value_name = "INDEX")]
     expect_last_log: Option<u64>,
@@ -498,14 +501,18 @@ async fn best(
 }
 
 /// `recover`.
-pub async fn recover(args: RecoverArgs, output: &Output, world: &World) -> Result<i32, Problem> {
+pub async fn recover(args: RecoverArgs, global: &Global, output: &Output, world: &World) -> Result<i32, Problem> {
     if let Some(RecoverWord::Plan { survivor, backup }) = args.word {
         return plan::plan(&survivor, backup.as_deref(), output, world).await;
     }
     let (true, Some(folder)) = (args.force_new_cluster, args.data_dir) else {
         return Err(Problem::of(&codes::RECOVER_UNCONFIRMED, "begin with: hsraft recover plan --survivor FOLDER"));
     };
-    let left = raft::archive::inspect_folder(&folder, world).await.map_err(failed)?;
+    let sealing_key = match args.sealing_key_file {
+        Some(file) => Some(file),
+        None => super::certificates::sealing_key_path(global)?,
+    };
+    let left = raft::archive::inspect_folder(&folder, sealing_key.as_deref(), world).await.map_err(failed)?;
     if args.expect_last_log != Some(left.last.0) {
         let text = format!(
             "the log in {} ends at {}; look at hsraft recover plan, then say --expect-last-log {}",

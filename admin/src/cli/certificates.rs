@@ -1,13 +1,18 @@
 //! `cert`, `key`: certificates of members and for clients, and what seals the secrets.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
+use raft::World;
 use serde_json::json;
 use state_machine::codes;
 
 use super::{
-    desk::Desk,
+    Global, Output,
+    desk::{self, Desk},
     problem::Problem,
     spans,
     table::{Table, moment},
@@ -45,6 +50,60 @@ pub enum KeyWord {
     /// Make a new data key and seal all secrets of the cluster under it, while members serve
     #[command(after_help = "Example:\n  hsraft key rotate")]
     Rotate,
+    /// Bring the sealing key to where the configuration looks for it, so that this machine's member can start
+    #[command(
+        after_help = "Example:\n  hsraft key unlock /mnt/usb/sealing.key --config /etc/hsraft/config.yaml && systemctl start hsraft"
+    )]
+    Unlock {
+        /// The file `sealing.key` of a member, or a copy of it
+        file: PathBuf,
+        /// Where to; without it what cluster.sealing_key_path of the configuration says
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+}
+
+/// `cluster.sealing_key_path`: where this machine's member looks for its sealing key when that is not its folder.
+pub fn sealing_key_path(global: &Global) -> Result<Option<PathBuf>, Problem> {
+    let (config, beside) = desk::config(global.config.as_deref())?;
+    let said = config.get("cluster").and_then(|cluster| cluster.get("sealing_key_path")?.as_str().map(str::to_owned));
+    Ok(said.map(|said| beside.join(said)))
+}
+
+/// `key unlock`: needs no member; none can run without the key.
+pub fn unlock(
+    file: &Path,
+    to: Option<PathBuf>,
+    global: &Global,
+    output: &Output,
+    world: &World,
+) -> Result<(), Problem> {
+    let to = match to {
+        Some(to) => to,
+        None => sealing_key_path(global)?.ok_or_else(|| {
+            Problem::of(
+                &codes::FLAG_MISSING,
+                "the configuration has no cluster.sealing_key_path: members find the key in their data folder; \
+                 set it first, or say --to FILE",
+            )
+        })?,
+    };
+    let unreadable = |why: String| Problem::of(&codes::FILE_UNREADABLE, format!("{}: {why}", file.display()));
+    let bytes = world.disk.read(file).map_err(|error| unreadable(error.to_string()))?;
+    let bytes =
+        bytes.ok_or_else(|| Problem::of(&codes::FILE_MISSING, format!("there is no file {}", file.display())))?;
+    let key = raft::archive::SealingKey::from_bytes(&bytes).ok_or_else(|| {
+        Problem::of(
+            &codes::RECOVERY_KEY_FILE,
+            format!("{} is no sealing key: it has {} bytes and not 32", file.display(), bytes.len()),
+        )
+    })?;
+    let unwritable = |error| Problem::of(&codes::FILE_UNWRITABLE, format!("{}: {error}", to.display()));
+    if let Some(folder) = to.parent() {
+        world.disk.create_dir_all(folder).map_err(unwritable)?;
+    }
+    world.disk.write(&to, key.bytes()).map_err(unwritable)?;
+    output.done(&format!("The key lies in {}; now start the member", to.display()))
 }
 
 /// Between two looks at who has moved.
@@ -74,6 +133,7 @@ pub async fn key(word: KeyWord, desk: &Desk) -> Result<(), Problem> {
             let done: Resealed = desk.client.post("/api/v1/cluster/secrets/reseal", json!({})).await?;
             desk.output.done(&format!("{} secrets are sealed under data key {}", done.secrets, done.data_key))
         }
+        KeyWord::Unlock { .. } => unreachable!("carried out without a desk"),
     }
 }
 

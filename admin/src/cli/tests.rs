@@ -372,6 +372,7 @@ fn words_of_headscale() {
         "undrain hs2",
         "leave --drain-timeout 1m",
         "leave --wipe --data-dir /var/lib/hsraft",
+        "key unlock /mnt/sealing.key --to /run/hsraft/sealing.key",
         "join a:1 --token t --replace hs3",
         "status -o yaml",
         "token create --ttl 1h --name hs2 --role learner",

@@ -112,6 +112,7 @@ pub const KEYS: &[(&str, Use)] = &[
     ("cluster.auto_remove_after", Read),
     ("cluster.snapshot_every", Read),
     ("cluster.backup_dir", Read),
+    ("cluster.sealing_key_path", Read),
     ("cluster.backup_url", Read),
     ("cluster.backup_s3.endpoint", Read),
     ("cluster.backup_s3.region", Read),

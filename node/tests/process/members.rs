@@ -18,7 +18,14 @@ async fn json(at: &Process, words: &[&str]) -> Value {
 
 /// A process that joins in this folder, until it votes.
 async fn joins(folder: TempDir, name: &str, more: &str, at: &Process) -> Process {
-    let ticket = json(at, &["token", "create", "--name", name]).await;
+    let mut process = joins_as(folder, name, "voter", more, at).await;
+    process.says(&["votes: it has arrived"]).await;
+    process
+}
+
+/// A process that joins in this folder.
+async fn joins_as(folder: TempDir, name: &str, role: &str, more: &str, at: &Process) -> Process {
+    let ticket = json(at, &["token", "create", "--name", name, "--role", role]).await;
     let address = ticket["addresses"][0].as_str().unwrap().to_owned();
     let token = ticket["token"].as_str().unwrap().to_owned();
     let join = |config: &Path| {
@@ -28,7 +35,7 @@ async fn joins(folder: TempDir, name: &str, more: &str, at: &Process) -> Process
         command
     };
     let mut process = Process::start(folder, &config(name, more), join).await;
-    process.says(&["votes: it has arrived"]).await;
+    process.says(&["serving", "client_addr"]).await;
     process
 }
 
@@ -150,6 +157,75 @@ async fn who_leaves_takes_its_data_along_and_may_come_back() {
     stop(&mut back).await;
     stop(&mut two).await;
     stop(&mut three).await;
+}
+
+/// The key of the secrets lies elsewhere: the folder alone starts nothing and opens nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_without_its_key_is_locked() {
+    let more = "  sealing_key_path: key/sealing.key\n";
+    let mut process = Process::start(tempfile::tempdir().unwrap(), &config("hs1", more), serve).await;
+    process.says(&["serving", "client_addr"]).await;
+    process.word(&["users", "create", "alice"]).await.unwrap();
+    // A newcomer is given the same key, and keeps it where it was told to.
+    let mut two = joins_as(tempfile::tempdir().unwrap(), "hs2", "learner", more, &process).await;
+    assert!(!process.file("data/sealing.key").exists() && !two.file("data/sealing.key").exists());
+    let key = fs::read(process.file("key/sealing.key")).unwrap();
+    assert!(key.len() == 32 && fs::read(two.file("key/sealing.key")).unwrap() == key);
+    stop(&mut two).await;
+    stop(&mut process).await;
+    let usb = tempfile::tempdir().unwrap();
+    let kept = usb.path().join("sealing.key");
+    // Across file systems, perhaps.
+    fs::copy(process.file("key/sealing.key"), &kept).unwrap();
+    fs::remove_file(process.file("key/sealing.key")).unwrap();
+
+    let Process { folder, .. } = process;
+    let mut locked = Process::start(folder, &config("hs1", more), serve).await;
+    locked.says(&["locked", "it is not there", "HSR-3023"]).await;
+    assert_eq!(ended(&mut locked).await, Some(16));
+    // Another cluster's key opens nothing, and what is no key at all is not taken.
+    let (file, other) = (locked.file("config.yaml"), usb.path().join("other"));
+    let unlock = async |process: &Process, key: &Path| {
+        process.word(&["key", "unlock", key.to_str().unwrap(), "--config", file.to_str().unwrap()]).await
+    };
+    fs::write(&other, "short").unwrap();
+    let refused = unlock(&locked, &other).await.unwrap_err();
+    assert!(refused.contains("HSR-4052") && !locked.file("key/sealing.key").exists(), "{refused}");
+    fs::write(&other, [9; 32]).unwrap();
+    unlock(&locked, &other).await.unwrap();
+    let Process { folder, .. } = locked;
+    let mut locked = Process::start(folder, &config("hs1", more), serve).await;
+    locked.says(&["locked", "not this cluster's", "HSR-3023"]).await;
+    assert_eq!(ended(&mut locked).await, Some(16));
+
+    // Nobody makes a new cluster of a folder without its key, and nothing is moved.
+    let data = locked.file("data");
+    let plan = json(&locked, &["recover", "plan", "--survivor", data.to_str().unwrap()]).await;
+    let last = plan[0]["last_log"].to_string();
+    let force = ["recover", "--force-new-cluster", "--data-dir", data.to_str().unwrap(), "--expect-last-log", &last];
+    let force = [&force[..], &["--acknowledge-data-loss", "--config", file.to_str().unwrap()]].concat();
+    let refused = locked.word(&force).await.unwrap_err();
+    assert!(refused.contains("HSR-3023") && data.join("identity").exists(), "{refused}");
+
+    unlock(&locked, &kept).await.unwrap();
+    let Process { folder, .. } = locked;
+    let mut open = Process::start(folder, &config("hs1", more), serve).await;
+    open.says(&["serving", "client_addr"]).await;
+    assert_eq!(json(&open, &["users", "list"]).await[0]["name"], "alice");
+    open.word(&["key", "rotate"]).await.unwrap();
+    stop(&mut open).await;
+    let refused = open.word(&force).await.unwrap_err();
+    assert!(refused.contains("--expect-last-log"), "the log went on: {refused}");
+    let plan = json(&open, &["recover", "plan", "--survivor", data.to_str().unwrap()]).await;
+    let last = plan[0]["last_log"].to_string();
+    let force: Vec<&str> = force.iter().enumerate().map(|(at, word)| if at == 5 { &last } else { *word }).collect();
+    open.word(&force).await.unwrap();
+    let Process { folder, .. } = open;
+    let mut anew = Process::start(folder, &config("hs1", more), serve).await;
+    anew.says(&["serving", "client_addr"]).await;
+    assert!(!anew.file("data/sealing.key").exists());
+    assert_eq!(json(&anew, &["users", "list"]).await[0]["name"], "alice");
+    stop(&mut anew).await;
 }
 
 /// Segments and fulls on the shelf of one cluster.

@@ -13,11 +13,12 @@ use state_machine::{MemberId, State};
 use tokio::time::timeout;
 use world::World;
 
-use super::{ArchiveError, Settled, format, settle::settle};
+use super::{ArchiveError, Settled, format, settle::settle_with};
 use crate::{
     StartError,
     encode::entry_from_row,
     identity::Home,
+    keyring::KeyPlace,
     metrics::Metrics,
     seal::SealingKey,
     store::{Store, StoreOptions},
@@ -40,17 +41,24 @@ pub struct LeftOver {
     pub state: State,
     /// Members that voted, itself among them.
     pub voters: Vec<MemberId>,
-    sealing: SealingKey,
+    /// What opens its secrets, or why there is nothing that does.
+    sealing: Result<SealingKey, StartError>,
+    keys: KeyPlace,
 }
 
 const KNOCK: Duration = Duration::from_secs(2);
 
 /// Opens a folder whose member does not run, with all the checks of a start. Nothing is started and no row is changed.
-pub async fn inspect_folder(folder: &Path, world: &World) -> Result<LeftOver, ArchiveError> {
+/// `sealing_key`: where its sealing key lies when that is not in the folder.
+pub async fn inspect_folder(
+    folder: &Path,
+    sealing_key: Option<&Path>,
+    world: &World,
+) -> Result<LeftOver, ArchiveError> {
     let failed = |error| StartError::disk(folder, error);
     let home = Home { disk: &*world.disk, folder };
     let identity = home.identity()?.ok_or_else(|| StartError::NothingThere(folder.display().to_string()))?;
-    let sealing = home.sealing_key()?;
+    let keys = KeyPlace::new(folder, sealing_key);
     let lock = world.disk.lock(folder).map_err(failed)?;
     let (store, recovered, broken) = Store::open(StoreOptions {
         folder: folder.to_path_buf(),
@@ -80,6 +88,7 @@ pub async fn inspect_folder(folder: &Path, world: &World) -> Result<LeftOver, Ar
     if let Some(why) = problem {
         return Err(ArchiveError::Unusable(format!("{why}; use a newer program")));
     }
+    let sealing = keys.find(&*world.disk, &state);
     Ok(LeftOver {
         folder: folder.to_path_buf(),
         cluster_id: identity.cluster_id.clone(),
@@ -91,6 +100,7 @@ pub async fn inspect_folder(folder: &Path, world: &World) -> Result<LeftOver, Ar
         state,
         voters: recovered.membership.membership().voter_ids().map(MemberId).collect(),
         sealing,
+        keys,
     })
 }
 
@@ -118,13 +128,16 @@ impl LeftOver {
 /// Makes a new cluster of one of it. The folder is kept under another name, which is returned.
 pub async fn recover(left: LeftOver, world: &World) -> Result<(Settled, PathBuf), ArchiveError> {
     let folder = left.folder.clone();
+    let sealing = left.sealing?;
+    // While the folder is still in its place: what is refused here has changed nothing.
+    left.keys.put_elsewhere(&*world.disk, &sealing)?;
     let mut aside = folder.clone().into_os_string();
     aside.push(format!(".before-{}", world.clock.now_ms()));
     let aside = PathBuf::from(aside);
     world.disk.rename(&folder, &aside).map_err(|error| StartError::disk(&folder, error))?;
     world::failpoint!("recover.aside.after");
     let term = left.term.max(left.last.1);
-    let settled = settle(&folder, &left.name, left.state, term, &left.sealing, world).await?;
+    let settled = settle_with(&left.name, left.state, term, &sealing, &left.keys, world).await?;
     Ok((settled, aside))
 }
 

@@ -14,6 +14,7 @@ use crate::{
     cluster::AUTHORITY_SECRET,
     encode::{Ballot, Blob, Position, SeatRow, Seating, StoredSeating, encode},
     identity::{Home, Identity},
+    keyring::KeyPlace,
     metrics::Metrics,
     pki,
     seal::SealingKey,
@@ -38,11 +39,24 @@ fn unusable(error: impl ToString) -> ArchiveError {
 pub async fn settle(
     folder: &Path,
     name: &str,
-    mut state: State,
+    state: State,
     term: u64,
     sealing: &SealingKey,
     world: &World,
 ) -> Result<Settled, ArchiveError> {
+    settle_with(name, state, term, sealing, &KeyPlace::new(folder, None), world).await
+}
+
+/// The same, with the key where this member keeps it.
+pub(super) async fn settle_with(
+    name: &str,
+    mut state: State,
+    term: u64,
+    sealing: &SealingKey,
+    keys: &KeyPlace,
+    world: &World,
+) -> Result<Settled, ArchiveError> {
+    let folder = keys.folder();
     if !world.disk.list(folder).map_err(|error| StartError::disk(folder, error))?.is_empty() {
         return Err(ArchiveError::Start(StartError::Foreign(format!("{} is not empty", folder.display()))));
     }
@@ -86,18 +100,19 @@ pub async fn settle(
         users: state.users().len(),
         nodes: state.nodes().len(),
     };
-    put_down(folder, &identity, &state, term + 1, sealing, world).await?;
+    put_down(&identity, &state, term + 1, sealing, keys, world).await?;
     Ok(settled)
 }
 
 async fn put_down(
-    folder: &Path,
     identity: &Identity,
     state: &State,
     term: u64,
     sealing: &SealingKey,
+    keys: &KeyPlace,
     world: &World,
 ) -> Result<(), ArchiveError> {
+    let folder = keys.folder();
     let failed = |error| StartError::disk(folder, error);
     world.disk.create_dir_all(folder).map_err(failed)?;
     let lock = world.disk.lock(folder).map_err(failed)?;
@@ -128,7 +143,7 @@ async fn put_down(
 
     world::failpoint!("restore.identity.before");
     let home = Home { disk: &*world.disk, folder };
-    home.put_sealing_key(sealing)?;
+    keys.put(&*world.disk, sealing)?;
     home.put_identity(identity)?;
     let closed = store.closed();
     drop((store, broken));

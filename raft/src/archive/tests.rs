@@ -25,6 +25,7 @@ async fn member(folder: &Path, backup: Option<&Path>, start: StartAs) -> Cluster
 fn options(folder: &Path, backup: Option<Arc<dyn Objects>>, start: StartAs) -> Options {
     Options {
         data_dir: folder.into(),
+        sealing_key: None,
         name: "hs1".into(),
         peer_listen: "127.0.0.1:0".parse().unwrap(),
         peer_advertise: "127.0.0.1:0".into(),
@@ -125,7 +126,7 @@ async fn a_survivor_goes_on_alone() {
     let revision = one.latest().revision().0;
     one.shutdown().await;
     drop(one);
-    let left = inspect_folder(&data, &world).await.unwrap();
+    let left = inspect_folder(&data, None, &world).await.unwrap();
     assert_eq!((left.state.revision().0, left.voters.len(), left.quorum()), (revision, 1, 1));
     assert!(left.who_answers(&world).await.is_empty());
     let (settled, aside) = recover(left, &world).await.unwrap();

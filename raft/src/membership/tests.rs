@@ -127,6 +127,7 @@ fn a_learner_must_be_caught_up_without_a_break() {
 async fn member(name: &str, folder: &std::path::Path, start: StartAs) -> Cluster {
     let options = Options {
         data_dir: folder.join(name),
+        sealing_key: None,
         name: name.into(),
         peer_listen: "127.0.0.1:0".parse().unwrap(),
         peer_advertise: "127.0.0.1:0".into(),

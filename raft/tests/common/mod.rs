@@ -76,6 +76,7 @@ impl Place {
     pub fn options(&self, start: StartAs) -> Options {
         Options {
             data_dir: self.data_dir(),
+            sealing_key: None,
             name: self.name.clone(),
             peer_listen: ([127, 0, 0, 1], self.port.as_ref().map_or(0, HeldPort::number)).into(),
             peer_advertise: "127.0.0.1:0".into(),

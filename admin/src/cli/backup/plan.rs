@@ -107,7 +107,7 @@ async fn look_at_backups(
 pub async fn plan(folders: &[PathBuf], backup: Option<&str>, output: &Output, world: &World) -> Result<i32, Problem> {
     let mut found = Vec::new();
     for folder in folders {
-        match raft::archive::inspect_folder(folder, world).await {
+        match raft::archive::inspect_folder(folder, None, world).await {
             Ok(left) => found.push(left),
             Err(error) => output.talk(&format!("{}: {error}", folder.display())),
         }

@@ -205,6 +205,7 @@ pub async fn member(arguments: MemberArguments) -> Result<()> {
     };
     let options = Options {
         data_dir: arguments.dir,
+        sealing_key: None,
         name: arguments.name,
         peer_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         peer_advertise: "127.0.0.1:0".into(),
