@@ -27,7 +27,7 @@ mod ssh_checks;
 mod users;
 mod webhooks;
 
-pub use features::{BEYOND, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO};
+pub use features::{BEYOND, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO, TRUST};
 
 use crate::{
     command::{Command, Entry},

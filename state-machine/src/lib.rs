@@ -38,7 +38,7 @@ mod snapshot;
 mod state;
 mod tables;
 
-pub use apply::{BEYOND, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO, Stamp};
+pub use apply::{BEYOND, FEATURE_LEVEL, OPERATION, RISES_BY_ITSELF_TO, Stamp, TRUST};
 pub use codec::DecodeError;
 pub use command::{Command, Entry, Import, PresenceChange, Registration, Report};
 pub use model::*;

@@ -31,7 +31,8 @@ use super::invalid;
 /// | 2 | a policy is judged before it enters force; owners of tags, automatic approval of routes, SSH checks; rows of another server's database |
 /// | 3 | what a cluster needs for its whole life (`OPERATION`): levels raised by an operator; certificates and secrets that are replaced while the cluster runs; members' addresses and the dial plan; people sign in at a login provider; every change is written down |
 /// | 4 | what operators ask for beyond Headscale (`BEYOND`): chosen addresses and ranges, nodes that wait for an approval, webhooks; OAuth clients, changes over what their author saw |
-pub const FEATURE_LEVEL: u32 = BEYOND;
+/// | 5 | what trust rests on (`TRUST`): nodes prove their names to certificate authorities |
+pub const FEATURE_LEVEL: u32 = TRUST;
 
 /// The level that brought the policy's meaning into apply.
 pub(super) const POLICY: u32 = 2;
@@ -41,6 +42,9 @@ pub const OPERATION: u32 = 3;
 
 /// The level of what operators ask for and Headscale has not.
 pub const BEYOND: u32 = 4;
+
+/// The level of what lets others trust a node's name and a member's keys.
+pub const TRUST: u32 = 5;
 
 /// Levels up to here were raised by apply itself.
 pub const RISES_BY_ITSELF_TO: u32 = POLICY;
