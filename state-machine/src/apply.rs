@@ -24,6 +24,7 @@ mod secrets;
 mod settings;
 mod sign_in;
 mod ssh_checks;
+pub(crate) mod text_records;
 mod users;
 mod webhooks;
 
@@ -173,6 +174,12 @@ impl State {
             }
             Command::ApproveSshCheck { id, by } => self.approve_ssh_check(&id, by),
             Command::RejectSshCheck { id, by } => self.reject_ssh_check(&id, by),
+
+            Command::SetTextRecord { machine_key, node_key, name, value } => {
+                self.set_text_record(&machine_key, &node_key, &name, value)
+            }
+            Command::AcknowledgeTextRecord { name, value } => self.acknowledge_text_record(&name, &value),
+            Command::ForgetTextRecord { name, value } => self.forget_text_record(&name, &value),
 
             Command::Elapse => self.elapse(),
         }

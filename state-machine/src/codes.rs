@@ -59,6 +59,8 @@ table! {
     NOT_FOUNDED 1014, "the cluster has not been founded", "the first member is just starting", "try again in a moment";
     ADDRESS_TAKEN 1015, "the address is another node's", "an address belongs to one node at a time", "choose another, or give that node another one first: hsraft nodes set-ip";
     ADDRESS_UNFIT 1016, "the address or range cannot be used", "it lies outside prefixes.v4 and prefixes.v6, or clients keep it for themselves", "choose one inside the prefixes; hsraft explain HSR-1010 when none is left";
+    NAME_NOT_OWN 1017, "the name is not the node's own", "a node proves its own name to a certificate authority and nobody else's", "ask for the name that tailscale status shows; after a renaming wait for the next map";
+    TOO_MANY_RECORDS 1018, "the node has set as many TXT records as it may", "certificates were asked for again and again; a record lives ten minutes", "wait ten minutes; look at why the authority does not believe it: runbook cert-dns";
     CHANGED 1020, "it changed since you read it", "somebody else changed it meanwhile; yours would have undone theirs", "read it again, make your change to that, and ask again; nothing changed";
     NOT_HERE 1021, "this server has nothing of that kind", "Tailscale's own service has it, a cluster has not", "leave it out; what there is stands in /api/v1/docs";
     TOKEN_UNKNOWN 1101, "the join token is not known", "it is mistyped, was revoked, or is of another cluster", "make a new one: hsraft token create";
@@ -85,6 +87,8 @@ table! {
     CLIENT_UNREADABLE 1401, "a client asked what cannot be read", "the request was cut off, is damaged, or is of a program this one does not know", "try again; update the client, and report it with the member's log when a current one says so";
     CLIENT_TOO_OLD 1402, "the client is too old for this server", "it speaks a version of the protocol that is no longer served", "update Tailscale on that machine";
     NOT_SERVED 1403, "this server does not do that", "it is no path of a control server, or a service of Tailscale's own network", "nothing: clients go on without it; a browser wants https://SERVER/";
+
+    CERT_DNS_SILENT 1404, "the DNS server did not take the node's TXT record", "it is down, cannot be reached from the leading member, or refuses the update; or no member leads", "the leading member's log says which, hsraft_cert_dns_failures_total counts: runbook cert-dns; the client may ask again";
 
     NO_QUORUM 2001, "no majority of the members answers", "too many members are down or cannot reach each other; nothing changed", "hsraft status names the silent ones; start them. If they are lost for ever: runbook backup-and-disaster";
     UNKNOWN_RESULT 2002, "no answer came in time", "the leader was lost while it worked; the change may or may not have happened", "look before asking again";
@@ -221,6 +225,8 @@ impl Refusal {
             Refusal::AddressesExhausted { .. } => &ADDRESSES_EXHAUSTED,
             Refusal::AddressTaken { .. } => &ADDRESS_TAKEN,
             Refusal::AddressUnfit { .. } => &ADDRESS_UNFIT,
+            Refusal::NameNotOwn { .. } => &NAME_NOT_OWN,
+            Refusal::TooManyRecords { .. } => &TOO_MANY_RECORDS,
             Refusal::TokenUnknown => &TOKEN_UNKNOWN,
             Refusal::TokenExpired => &TOKEN_EXPIRED,
             Refusal::TokenUsed => &TOKEN_USED,

@@ -395,6 +395,25 @@ pub enum Command {
         by: String,
     },
 
+    // names that nodes prove
+    /// A node wants a TXT record at its own name's `_acme-challenge`. Level 5.
+    SetTextRecord {
+        machine_key: MachineKey,
+        node_key: NodeKey,
+        name: String,
+        value: String,
+    },
+    /// A DNS server that is not ours says that it knows the record.
+    AcknowledgeTextRecord {
+        name: String,
+        value: String,
+    },
+    /// It says that it knows the record no more.
+    ForgetTextRecord {
+        name: String,
+        value: String,
+    },
+
     // time
     /// Something is due ([`State::next_deadline`](crate::State::next_deadline)).
     Elapse,

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::{
+    apply::text_records::GOODBYE,
     model::*,
     state::{State, Tables},
 };
@@ -24,6 +25,7 @@ pub(crate) enum Due {
     JoinToken(String),
     SshCheck(String),
     SignIn(String),
+    TextRecord(String),
 }
 
 impl Due {
@@ -35,6 +37,7 @@ impl Due {
             Due::JoinToken(_) => "a spent join token is forgotten",
             Due::SshCheck(_) => "an SSH check is forgotten",
             Due::SignIn(_) => "a sign-in runs out",
+            Due::TextRecord(_) => "a TXT record is forgotten",
         }
     }
 }
@@ -70,4 +73,10 @@ fn ephemeral_idle(node: &Node, presence: Option<&Presence>, settings: &Settings)
 
 pub(crate) fn of_join_token(token: &JoinToken) -> (Timestamp, Due) {
     (token.expires_at.after(JOIN_TOKEN_KEPT), Due::JoinToken(token.id.clone()))
+}
+
+/// A record that a DNS server elsewhere may know is kept for a while after its end: whoever leads tells that server.
+pub(crate) fn of_text_record(record: &TextRecord) -> (Timestamp, Due) {
+    let at = if record.elsewhere { record.ends_at.after(GOODBYE) } else { record.ends_at };
+    (at, Due::TextRecord(TextRecord::key(&record.name, &record.value)))
 }

@@ -49,6 +49,8 @@ pub(crate) struct Indexes {
     pub logins_by_age: OrdMap<(Timestamp, LoginId), ()>,
     pub requests_by_revision: OrdMap<Revision, RequestId>,
     pub ssh_checks_by_pair: OrdMap<(NodeId, NodeId, String), ()>,
+    /// With the keys they stand under.
+    pub text_records_by_node: OrdMap<(NodeId, String), ()>,
     pub sign_ins_by_age: OrdMap<(Timestamp, String), ()>,
     pub sign_ins_by_subject: OrdMap<(SignInSubject, Timestamp, String), ()>,
     pub policy: InForce,
@@ -88,6 +90,9 @@ impl Indexes {
         }
         for sign_in in tables.sign_ins.values() {
             indexes.sign_in(None, Some(sign_in));
+        }
+        for record in tables.text_records.values() {
+            indexes.text_record(None, Some(record));
         }
         indexes.policy = InForce::read(tables);
         for token in tables.join_tokens.values() {
@@ -227,6 +232,13 @@ impl Indexes {
         let subject = |row: &SignIn| ((row.subject.clone(), row.created_at, row.id.clone()), ());
         replace(&mut self.sign_ins_by_subject, old.map(subject), new.map(subject));
         let due = |row: &SignIn| ((row.expires_at, Due::SignIn(row.id.clone())), ());
+        replace(&mut self.deadlines, old.map(due), new.map(due));
+    }
+
+    pub fn text_record(&mut self, old: Option<&TextRecord>, new: Option<&TextRecord>) {
+        let node = |record: &TextRecord| ((record.node, TextRecord::key(&record.name, &record.value)), ());
+        replace(&mut self.text_records_by_node, old.map(node), new.map(node));
+        let due = |record: &TextRecord| (deadlines::of_text_record(record), ());
         replace(&mut self.deadlines, old.map(due), new.map(due));
     }
 

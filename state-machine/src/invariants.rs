@@ -1,6 +1,6 @@
 //! What must hold after every command. Every bug leaves a line here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     indexes::Indexes,
@@ -28,6 +28,7 @@ impl State {
         check_sign_ins(tables);
         check_audit(tables);
         check_webhooks(tables);
+        check_text_records(tables);
         if let Some((at, why)) = self.next_deadline() {
             assert!(at > Timestamp(0), "a deadline ({why}) lies after the epoch");
         }
@@ -208,6 +209,22 @@ fn check_webhooks(tables: &Tables) {
         let newest = tables.audit.get_max().map_or(0, |(number, _)| *number);
         assert!(webhook.delivered <= newest, "webhook {id} was told what happened");
     }
+}
+
+fn check_text_records(tables: &Tables) {
+    let mut live: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for (key, record) in &tables.text_records {
+        assert_eq!(*key, TextRecord::key(&record.name, &record.value), "a TXT record stands under name and value");
+        assert!(record.name.starts_with(TextRecord::PREFIX) && record.value.len() == 43, "{key} proves a name");
+        assert!(record.elsewhere || tables.nodes.contains_key(&record.node), "{key} is a node's");
+        assert!(record.elsewhere || !record.acknowledged, "nobody acknowledges what members answer themselves");
+        if record.ends_at > tables.clock.now {
+            assert!(tables.nodes.contains_key(&record.node), "what is left of a node has ended");
+            let count = live.entry(record.node).or_default();
+            *count += 1;
+        }
+    }
+    assert!(live.values().all(|count| *count <= 8), "TXT records of a node are bounded");
 }
 
 /// Without gaps, and each row vouches for the one before it.

@@ -88,6 +88,14 @@ pub enum Refusal {
     TokenUsed,
     /// The token names an authority that was replaced since.
     TokenOutdated,
+    /// A node asked for a record at a name that is not its own.
+    NameNotOwn {
+        own: String,
+    },
+    /// The node has so many records already.
+    TooManyRecords {
+        most: u64,
+    },
     /// One authority is replacing another, and waits for these members.
     RotationUnderWay {
         waiting: Vec<String>,
@@ -142,6 +150,7 @@ pub enum What {
     Certificate,
     SignIn,
     Webhook,
+    TextRecord,
 }
 
 impl fmt::Display for What {
@@ -164,6 +173,7 @@ impl fmt::Display for What {
             What::Certificate => "certificate",
             What::SignIn => "sign-in",
             What::Webhook => "webhook",
+            What::TextRecord => "TXT record",
         })
     }
 }
@@ -187,6 +197,10 @@ impl fmt::Display for Refusal {
             Refusal::AddressesExhausted { prefix } => write!(f, "no address left in {prefix}; widen the prefix"),
             Refusal::AddressTaken { address, node } => write!(f, "{address} is the address of node {node}"),
             Refusal::AddressUnfit { address, why } => write!(f, "{address} cannot be used: {why}"),
+            Refusal::NameNotOwn { own } => write!(f, "a node may set {own} and no other name"),
+            Refusal::TooManyRecords { most } => {
+                write!(f, "the node has {most} TXT records already; the oldest ends within ten minutes")
+            }
             Refusal::TokenUnknown => f.write_str("no such join token; make one with: hsraft token create"),
             Refusal::TokenExpired => {
                 f.write_str("the join token has expired; make a new one with: hsraft token create")

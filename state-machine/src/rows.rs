@@ -38,6 +38,7 @@ macro_rules! every_table {
             18 "sign_ins" sign_ins;
             19 "audit" audit;
             20 "webhooks" webhooks;
+            21 "text_records" text_records;
             24 "authorities" authorities;
             25 "certificates" certificates;
         }
@@ -291,6 +292,12 @@ rows_with_ids! {
     Webhook.id: String;
     DerpRegion.id: u32;
     Authority.generation: u64;
+}
+
+impl Row<String> for Arc<TextRecord> {
+    fn belongs_under(&self, key: &String) -> bool {
+        TextRecord::key(&self.name, &self.value) == *key
+    }
 }
 
 macro_rules! rows_without_ids {

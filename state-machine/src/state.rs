@@ -53,6 +53,7 @@ pub(crate) struct Tables {
     pub sign_ins: OrdMap<String, Arc<SignIn>>,
     pub audit: OrdMap<u64, Arc<AuditRow>>,
     pub webhooks: OrdMap<String, Arc<Webhook>>,
+    pub text_records: OrdMap<String, Arc<TextRecord>>,
 }
 
 /// Where in the log and in time a state stands.
@@ -306,6 +307,11 @@ impl State {
     /// Whoever outside is told what changes, by id.
     pub fn webhooks(&self) -> &OrdMap<String, Arc<Webhook>> {
         &self.tables.webhooks
+    }
+
+    /// What nodes set to prove their names, by [`TextRecord::key`]; also what has ended and a DNS server may still know.
+    pub fn text_records(&self) -> &OrdMap<String, Arc<TextRecord>> {
+        &self.tables.text_records
     }
 
     /// Every member there ever was; removed ones keep their row.

@@ -78,6 +78,7 @@ impl State {
         let checks = self.ssh_checks().values().filter(|check| check.source == id || check.target == id);
         let checks: Vec<String> = checks.map(|check| check.id.clone()).collect();
         checks.iter().for_each(|check| self.drop_ssh_check(check));
+        self.end_text_records(id);
         if let Some(old) = self.tables.nodes.remove(&id) {
             self.reindex_node(id, Some(&old), None);
         }
@@ -213,6 +214,19 @@ impl State {
     pub(crate) fn drop_sign_in(&mut self, id: &str) {
         if let Some(old) = self.tables.sign_ins.remove(id) {
             self.indexes.sign_in(Some(&old), None);
+        }
+    }
+
+    pub(crate) fn put_text_record(&mut self, record: TextRecord) {
+        let key = TextRecord::key(&record.name, &record.value);
+        let old = self.tables.text_records.get(&key).cloned();
+        self.indexes.text_record(old.as_deref(), Some(&record));
+        self.tables.text_records.insert(key, Arc::new(record));
+    }
+
+    pub(crate) fn drop_text_record(&mut self, key: &str) {
+        if let Some(old) = self.tables.text_records.remove(key) {
+            self.indexes.text_record(Some(&old), None);
         }
     }
 

@@ -196,6 +196,13 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
             let key = PreAuthKey { prefix: "p".repeat(12), description: "ci".into(), ..PreAuthKey::default() };
             entry(Command::CreatePreAuthKey { key })
         }),
+        ("entry.set_text_record", entry(trust::set())),
+        ("entry.acknowledge_text_record", entry(trust::acknowledge())),
+        ("entry.forget_text_record", entry(trust::forget())),
+        ("entry.node_certificates", entry(trust::settings())),
+        ("answer.name_not_own", codec::encode_answer(&Err(Refusal::NameNotOwn { own: "x".into() }))),
+        ("answer.too_many_records", codec::encode_answer(&Err(Refusal::TooManyRecords { most: 8 }))),
+        ("state.trust", trust::state().to_snapshot()),
     ]
 }
 
@@ -203,6 +210,73 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
 fn a_rotation_under_way_survives_a_snapshot() {
     let state = certificates::state();
     assert_eq!(State::from_snapshot(&state.to_snapshot()).unwrap().hash(), state.hash());
+}
+
+/// Kinds of level 5.
+mod trust {
+    use super::*;
+
+    const NAME: &str = "_acme-challenge.node1.example.com";
+
+    fn value() -> String {
+        "aB3-_".repeat(9)[..43].to_owned()
+    }
+
+    pub fn set() -> Command {
+        let (machine_key, node_key) = (tailcfg::MachineKey([1; 32]), tailcfg::NodeKey([1; 32]));
+        Command::SetTextRecord { machine_key, node_key, name: NAME.into(), value: value() }
+    }
+
+    pub fn acknowledge() -> Command {
+        Command::AcknowledgeTextRecord { name: NAME.into(), value: value() }
+    }
+
+    pub fn forget() -> Command {
+        Command::ForgetTextRecord { name: NAME.into(), value: value() }
+    }
+
+    pub fn settings() -> Command {
+        let settings = Settings {
+            base_domain: "example.com".into(),
+            node_certificates: NodeCertificates::Updated,
+            ..Settings::default()
+        };
+        Command::ApplySettings { settings }
+    }
+
+    /// Level 5, with a record that a DNS server knows.
+    pub fn state() -> State {
+        let mut state = State::default();
+        let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: 5, ..Member::default() };
+        let key = PreAuthKey {
+            prefix: "p".repeat(12),
+            secret_sha256: [7; 32],
+            tags: ["tag:x".to_owned()].into(),
+            ..PreAuthKey::default()
+        };
+        let client = Registration {
+            machine_key: tailcfg::MachineKey([1; 32]),
+            node_key: tailcfg::NodeKey([1; 32]),
+            hostname: "node1".into(),
+            ..Registration::default()
+        };
+        let (prefix, secret_sha256) = (key.prefix.clone(), key.secret_sha256);
+        let commands = [
+            Command::Found { cluster_id: "old".into(), member, settings: Settings::default(), secrets: vec![] },
+            settings(),
+            Command::CreatePreAuthKey { key },
+            Command::RegisterWithKey { client, prefix, secret_sha256 },
+            set(),
+            acknowledge(),
+        ];
+        for (index, command) in commands.into_iter().enumerate() {
+            let stamp = Stamp { at: Timestamp(1_800_000_000_000), revision: Revision(index as u64 + 1) };
+            state.apply(stamp, command).unwrap();
+        }
+        state.check();
+        assert_eq!(state.text_values(NAME).collect::<Vec<_>>(), [value()]);
+        state
+    }
 }
 
 /// Kinds of level 4.

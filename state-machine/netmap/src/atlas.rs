@@ -51,7 +51,10 @@ pub(crate) struct Plates {
 #[derive(Clone)]
 pub(crate) struct Pages {
     pub derp_map: Bytes,
+    /// Without a node's own name: see [`Pages::own_names`].
     pub dns: Bytes,
+    /// Whether each node is told that it may have certificates for its own name.
+    pub own_names: bool,
     /// A JSON text; absent while the tailnet has no name.
     pub domain: Option<Bytes>,
     pub debug: Option<Bytes>,
@@ -258,12 +261,21 @@ impl Plates {
 }
 
 impl Pages {
+    /// How a node resolves names, and which names it may have certificates for.
+    pub fn dns_for(&self, sheet: &Sheet) -> Bytes {
+        match self.own_names {
+            true => dns::with_own_name(&self.dns, &sheet.facts.name).into(),
+            false => self.dns.clone(),
+        }
+    }
+
     fn draw(state: &State) -> Pages {
         let settings = state.settings();
         let debug = tailcfg::Debug { disable_log_tail: true, ..tailcfg::Debug::default() };
         Pages {
             derp_map: to_bytes(&derp::map(state)),
             dns: to_bytes(&dns::config(settings)),
+            own_names: !settings.node_certificates.is_off(),
             domain: domain(settings).map(|domain| to_bytes(&tailcfg::plain(domain))),
             debug: (!settings.logtail).then(|| to_bytes(&debug)),
             dial_plans: dial_plan::pages(state),

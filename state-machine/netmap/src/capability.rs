@@ -20,6 +20,10 @@ pub fn is_served(version: u16) -> bool {
 /// What every node may do: be shown as an administrator's, use SSH and, where it is on, Taildrop.
 pub(crate) fn of_self(settings: &Settings) -> CapMap {
     let mut capabilities = default_set(false, settings.taildrop);
+    // Clients look for it before they serve HTTPS by themselves (`tailcfg.go, CapabilityHTTPS`).
+    if !settings.node_certificates.is_off() {
+        capabilities.insert("https".to_owned(), vec![]);
+    }
     if settings.randomize_client_port {
         capabilities.insert("randomize-client-port".to_owned(), vec![]);
     }
@@ -41,7 +45,8 @@ pub(crate) fn default_set(auto_update: bool, taildrop: bool) -> CapMap {
 
 /// Whether nodes' own capabilities differ between two settings.
 pub(crate) fn differ(old: &Settings, new: &Settings) -> bool {
-    (old.taildrop, old.randomize_client_port) != (new.taildrop, new.randomize_client_port)
+    let parts = |of: &Settings| (of.taildrop, of.randomize_client_port, of.node_certificates.is_off());
+    parts(old) != parts(new)
 }
 
 fn json(text: &str) -> Box<RawValue> {

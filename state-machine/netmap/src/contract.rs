@@ -225,6 +225,12 @@ fn check_dns(dns: &Tree) -> Checked {
             _ => Err(bad(at, "is a search domain with a dot at its end")),
         })
     })?;
+    dns.get("CertDomains").map_or(Ok(()), |list| {
+        each(list, at, |domain, at| match domain.text() {
+            Some(text) if text.contains('.') && !text.ends_with('.') => Ok(()),
+            _ => Err(bad(at, "is a certificate's name with a dot at its end, or with none in it")),
+        })
+    })?;
     dns.get("ExtraRecords").map_or(Ok(()), |list| {
         each(list, at, |record, at| {
             let value = record.need("Value", at)?.text().and_then(|text| text.parse::<IpAddr>().ok());

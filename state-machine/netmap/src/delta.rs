@@ -53,6 +53,10 @@ pub fn delta(known: &Atlas, latest: &Atlas, viewer: NodeId, moment: &Moment) -> 
     if shared.filters_moved || (old.row.ipv4, old.row.ipv6) != (new.row.ipv4, new.row.ipv6) {
         frame.page("PacketFilters", &latest.filters(viewer));
     }
+    let pages = &latest.plates().pages;
+    if pages.own_names && (shared.dns_moved || old.facts.name != new.facts.name) {
+        frame.page("DNSConfig", &pages.dns_for(new));
+    }
     let [plan_before, plan] = [known, latest].map(|atlas| dial_plan::of(&atlas.plates().pages.dial_plans, viewer));
     if !Arc::ptr_eq(plan_before, plan) && plan_before != plan {
         frame.page("ControlDialPlan", plan);
@@ -79,7 +83,9 @@ pub(crate) struct Shared {
     /// By owner.
     profiles: BTreeMap<u64, Bytes>,
     derp_map: Option<Bytes>,
+    /// Where it is the same for all.
     dns: Option<Bytes>,
+    dns_moved: bool,
     shells: Option<Bytes>,
     domain: Option<Bytes>,
     debug: Option<Bytes>,
@@ -118,7 +124,8 @@ impl Comparison<'_> {
         }
         let moved = |old: &Bytes, new: &Bytes| (old != new).then(|| new.clone());
         shared.derp_map = moved(&old.pages.derp_map, &new.pages.derp_map);
-        shared.dns = moved(&old.pages.dns, &new.pages.dns);
+        shared.dns_moved = old.pages.dns != new.pages.dns || old.pages.own_names != new.pages.own_names;
+        shared.dns = (shared.dns_moved && !new.pages.own_names).then(|| new.pages.dns.clone());
         shared.domain = new.pages.domain.clone().filter(|_| old.pages.domain != new.pages.domain);
         // An order that was given cannot be taken back: clients keep it until their process ends.
         shared.debug = new.pages.debug.clone().filter(|_| old.pages.debug != new.pages.debug);

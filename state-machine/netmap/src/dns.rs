@@ -28,6 +28,14 @@ pub(crate) fn config(settings: &Settings) -> DnsConfig {
     }
 }
 
+/// The same for one node, that may have certificates for its own name.
+pub(crate) fn with_own_name(config: &[u8], full_name: &str) -> Vec<u8> {
+    let name = serde_json::to_vec(bare(full_name)).expect("a text");
+    let fields = config.strip_suffix(b"}").expect("an object");
+    let comma: &[u8] = if fields.ends_with(b"{") { b"" } else { b"," };
+    [fields, comma, b"\"CertDomains\":[", &name, b"]}"].concat()
+}
+
 /// Split DNS, and with MagicDNS the zones clients answer themselves: the base domain and the reverse zones.
 fn routes(settings: &Settings) -> BTreeMap<String, Vec<DnsResolver>> {
     let mut routes = BTreeMap::new();
@@ -107,6 +115,13 @@ mod tests {
         let v6 = |text: &str| reverse_zones_v6(text.parse().unwrap());
         assert_eq!(v6("fd7a:115c:a1e0::/48"), ["0.e.1.a.c.5.1.1.a.7.d.f.ip6.arpa"]);
         assert_eq!(v6("fd7a:115c:a1e0::/47").len(), 2);
+    }
+
+    #[test]
+    fn a_node_is_told_its_own_name() {
+        let told = |config: &[u8]| String::from_utf8(with_own_name(config, "laptop.example.net.")).unwrap();
+        assert_eq!(told(b"{}"), r#"{"CertDomains":["laptop.example.net"]}"#);
+        assert_eq!(told(br#"{"Proxied":true}"#), r#"{"Proxied":true,"CertDomains":["laptop.example.net"]}"#);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub fn full(atlas: &Atlas, viewer: NodeId, moment: &Moment) -> Option<Vec<u8>> {
     frame.page("Node", &sheet.self_json(&plates.state));
     frame.page("DERPMap", &pages.derp_map);
     frame.list("Peers", peers.iter().map(|peer| &**peer));
-    frame.page("DNSConfig", &pages.dns);
+    frame.page("DNSConfig", &pages.dns_for(sheet));
     if let Some(domain) = &pages.domain {
         frame.page("Domain", domain);
     }

@@ -18,7 +18,10 @@ struct Room {
 }
 
 fn room() -> Room {
-    let mut tailnet = Tailnet::new(1);
+    room_in(Tailnet::new(1))
+}
+
+fn room_in(mut tailnet: Tailnet) -> Room {
     let user = tailnet.user("ann");
     let key = tailnet.key(Some(user), &[], false);
     let (ann, bob) = (tailnet.join(&key, "ann"), tailnet.join(&key, "bob"));
@@ -278,6 +281,40 @@ fn one_gap_is_one_delta() {
     assert_eq!(said, json!({"PeersChangedPatch": [{"NodeID": room.bob.0, "Endpoints": ["203.0.0.9:5"]}]}));
     room.tailnet.report(room.bob, |report| report.endpoints = Some(vec![endpoint(9, 5)]));
     assert_eq!(room.told(), (Value::Null, Value::Null), "a report of nothing new says nothing");
+}
+
+#[test]
+fn each_node_is_told_which_name_it_may_have_certificates_for() {
+    // Even ones are of this program's level.
+    let mut room = room_in(Tailnet::new(2));
+    let settings = |room: &Room| (**room.tailnet.state.settings()).clone();
+    let on = Settings { node_certificates: NodeCertificates::Answered, ..settings(&room) };
+    room.tailnet.must(Command::ApplySettings { settings: on });
+    let (ann, bob) = room.told();
+    assert_eq!(ann["DNSConfig"]["CertDomains"], json!(["ann.tail.example.net"]));
+    assert_eq!(bob["DNSConfig"]["CertDomains"], json!(["bob.tail.example.net"]));
+    assert_eq!(bob["DNSConfig"]["Proxied"], json!(true), "and all the rest with it");
+    assert!(bob["Node"]["CapMap"].get("https").is_some());
+
+    // Whoever is renamed may have one for the new name; nobody else is told.
+    room.tailnet.must(Command::RenameNode { node: room.bob, name: "desk".into() });
+    let (ann, bob) = room.told();
+    assert!(ann.get("DNSConfig").is_none());
+    assert_eq!(bob["DNSConfig"]["CertDomains"], json!(["desk.tail.example.net"]));
+
+    let with = Settings { nameservers: vec!["1.1.1.1".into()], ..settings(&room) };
+    room.tailnet.must(Command::ApplySettings { settings: with });
+    let (ann, bob) = room.told();
+    assert_eq!(ann["DNSConfig"]["CertDomains"], json!(["ann.tail.example.net"]));
+    assert_eq!(bob["DNSConfig"]["FallbackResolvers"], json!([{"Addr": "1.1.1.1"}]));
+
+    let off = Settings { node_certificates: NodeCertificates::Off, ..settings(&room) };
+    room.tailnet.must(Command::ApplySettings { settings: off });
+    let (ann, bob) = room.told();
+    assert_eq!(ann["DNSConfig"], bob["DNSConfig"]);
+    assert!(ann["DNSConfig"].get("CertDomains").is_none() && ann["Node"]["CapMap"].get("https").is_none());
+    room.tailnet.must(Command::RenameNode { node: room.bob, name: "bob".into() });
+    assert!(room.told().1.get("DNSConfig").is_none());
 }
 
 #[test]

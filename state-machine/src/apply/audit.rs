@@ -39,6 +39,9 @@ impl State {
                 | Command::ProveSignIn { .. }
                 | Command::TouchApiKey { .. }
                 | Command::WebhookTold { .. }
+                | Command::SetTextRecord { .. }
+                | Command::AcknowledgeTextRecord { .. }
+                | Command::ForgetTextRecord { .. }
                 | Command::LearnApiKey { .. }
                 | Command::LearnPreAuthKey { .. }
         );

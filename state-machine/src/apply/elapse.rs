@@ -18,6 +18,7 @@ impl State {
                 Due::JoinToken(id) => self.drop_join_token(id),
                 Due::SshCheck(id) => self.drop_ssh_check(id),
                 Due::SignIn(id) => self.drop_sign_in(id),
+                Due::TextRecord(key) => self.drop_text_record(key),
             }
             // What was done took its deadline with it. Should it not, one entry of the log must not last for ever.
             self.indexes.deadlines.remove(&(at, due));

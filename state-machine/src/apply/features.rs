@@ -56,6 +56,11 @@ impl Command {
             // RaiseFeatureLevel is what leads there: the leader asks every member's program instead.
             Command::RaiseFeatureLevel { .. } => 0,
             // A field of a later level: an older program would leave it out, or not read the entry at all.
+            Command::ApplySettings { settings } if !settings.node_certificates.is_off() => TRUST,
+            Command::ReplaceSettings { settings, .. } if !settings.node_certificates.is_off() => TRUST,
+            Command::SetTextRecord { .. }
+            | Command::AcknowledgeTextRecord { .. }
+            | Command::ForgetTextRecord { .. } => TRUST,
             Command::ApplySettings { settings } if settings.node_approval => BEYOND,
             Command::ApplySettings { settings } if settings.dial_plan || settings.audit_rows != AUDIT_ROWS => OPERATION,
             Command::Import { batch } if batch.users.iter().any(|user| !user.ranges.is_empty()) => BEYOND,

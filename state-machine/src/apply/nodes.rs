@@ -137,7 +137,7 @@ impl State {
         Ok(Outcome::Node(id))
     }
 
-    fn node_with_keys(&self, machine_key: &MachineKey, node_key: &NodeKey) -> Result<Node, Refusal> {
+    pub(super) fn node_with_keys(&self, machine_key: &MachineKey, node_key: &NodeKey) -> Result<Node, Refusal> {
         let node = self.node_by_key(node_key).ok_or_else(|| not_found(What::Node, node_key))?;
         match node.machine_key == *machine_key {
             true => Ok((**node).clone()),

@@ -64,6 +64,14 @@ pub(super) fn check_settings(settings: &Settings) -> Result<(), Refusal> {
             return refuse(format!("dns.base_domain is longer than {BASE_DOMAIN_BYTES_MAX} bytes"));
         }
     }
+    if !settings.node_certificates.is_off() {
+        let longest = BASE_DOMAIN_BYTES_MAX - TextRecord::PREFIX.len();
+        if settings.base_domain.is_empty() || settings.base_domain.len() > longest {
+            return refuse(format!(
+                "cluster.cert_dns needs a dns.base_domain of at most {longest} bytes: certificates are for names in it"
+            ));
+        }
+    }
     check_text(What::Settings, "server_url", &settings.server_url, 512)?;
     let lists = [
         ("dns.nameservers.global", settings.nameservers.len()),

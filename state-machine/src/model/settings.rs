@@ -52,6 +52,10 @@ pub struct Settings {
     /// `node.approval`: nodes that people bring in by a login provider wait for an administrator. Level 4.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub node_approval: bool,
+    /// `cluster.cert_dns.mode`: whether nodes may have certificates for their names, and who tells the world's
+    /// certificate authorities that they are theirs. Level 5.
+    #[serde(skip_serializing_if = "NodeCertificates::is_off")]
+    pub node_certificates: NodeCertificates,
 }
 
 /// Not written, so that the row stays what an older program writes.
@@ -86,7 +90,27 @@ impl Default for Settings {
             dial_plan: false,
             audit_rows: AUDIT_ROWS,
             node_approval: false,
+            node_certificates: NodeCertificates::Off,
         }
+    }
+}
+
+/// Who answers for the TXT records by which nodes prove their names to certificate authorities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeCertificates {
+    /// Nobody: nodes are not told that they could have any.
+    #[default]
+    Off,
+    /// Every member, from State.
+    Answered,
+    /// A DNS server the leader updates (RFC 2136).
+    Updated,
+}
+
+impl NodeCertificates {
+    pub fn is_off(&self) -> bool {
+        *self == NodeCertificates::Off
     }
 }
 

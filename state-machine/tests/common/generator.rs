@@ -180,10 +180,11 @@ impl Generator {
         }
     }
 
-    /// What came with level 4.
+    /// What came with levels 4 and 5.
     fn beyond(&mut self, state: &State) -> Command {
         let id = format!("{:08x}", self.dice.below(3));
-        match self.dice.below(8) {
+        match self.dice.below(12) {
+            8..=11 => self.text_record(state),
             0..=1 => {
                 let ranges = ["100.64.0.8/29", "100.64.0.16/28", "10.0.0.0/8", "fd7a:115c:a1e0::10/124"];
                 let ranges =
@@ -208,6 +209,24 @@ impl Generator {
             }
             _ if self.dice.often(30) => Command::DeleteWebhook { id },
             _ => Command::WebhookTold { id, through: self.dice.below(60) },
+        }
+    }
+
+    /// A node proves its name, or one that is not its own; a DNS server says yes, or has forgotten.
+    fn text_record(&mut self, state: &State) -> Command {
+        let index = self.dice.below(state.text_records().len() as u64 + 1) as usize;
+        let known = state.text_records().values().nth(index).map(|row| (row.name.clone(), row.value.clone()));
+        match (known, self.dice.below(3)) {
+            (Some((name, value)), 0) => Command::AcknowledgeTextRecord { name, value },
+            (Some((name, value)), 1) => Command::ForgetTextRecord { name, value },
+            _ => {
+                let (machine_key, node_key) = self.keys_of_a_node(state);
+                let own = state.node_by_key(&node_key).map(|node| node.given_name.clone()).unwrap_or_default();
+                let label = if self.dice.often(90) { own } else { "laptop".to_owned() };
+                let name = format!("_acme-challenge.{label}.law.example");
+                let value = self.dice.pick(&["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "."]).repeat(43);
+                Command::SetTextRecord { machine_key, node_key, name, value }
+            }
         }
     }
 
@@ -283,9 +302,10 @@ impl Generator {
             allocation: self.dice.pick(&[Allocation::Sequential, Allocation::Random]),
             node_expiry_secs: self.dice.pick(&[0, 300]),
             ephemeral_inactivity_secs: 120,
+            base_domain: "law.example".into(),
             ..Settings::default()
         };
-        let level = self.dice.pick(&[1, 3, 4, 4]);
+        let level = self.dice.pick(&[1, 3, 4, 5, 5]);
         let member = Member { id: MemberId(1), name: "hs1".into(), feature_level: level, ..Member::default() };
         Command::Found { cluster_id: "law".into(), member, settings, secrets: vec![] }
     }
@@ -302,6 +322,12 @@ impl Generator {
                 ephemeral_inactivity_secs: dice.pick(&[30, 120, 600]),
                 presence_grace_secs: dice.pick(&[0, 10]),
                 node_approval: dice.often(30),
+                base_domain: "law.example".into(),
+                node_certificates: dice.pick(&[
+                    NodeCertificates::Off,
+                    NodeCertificates::Answered,
+                    NodeCertificates::Updated,
+                ]),
                 ..Settings::default()
             },
         }

@@ -1,6 +1,10 @@
 //! The language of the stories: one line in, one command, a few lines out.
 
-use std::{collections::BTreeMap, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+    time::Duration,
+};
 
 use sha2::{Digest, Sha256};
 use state_machine::*;
@@ -296,6 +300,18 @@ impl Story {
                     None => Command::SetPolicy { text, author },
                 }
             }
+            "txt" => Command::SetTextRecord {
+                machine_key: words.machine(),
+                node_key: words.node_key("node"),
+                name: words.text("name"),
+                value: words.get("value").unwrap_or_else(|| words.text("of").repeat(43)),
+            },
+            "txt-known" => {
+                Command::AcknowledgeTextRecord { name: words.text("name"), value: words.text("of").repeat(43) }
+            }
+            "txt-forgotten" => {
+                Command::ForgetTextRecord { name: words.text("name"), value: words.text("of").repeat(43) }
+            }
             "ssh-begin" => Command::BeginSshCheck {
                 id: words.text("id"),
                 source: words.id("from").map(NodeId)?,
@@ -366,6 +382,13 @@ impl Story {
         }
         if let Some(on) = words.get("approval") {
             settings.node_approval = on == "on";
+        }
+        if let Some(how) = words.get("certificates") {
+            settings.node_certificates = match how.as_str() {
+                "answered" => NodeCertificates::Answered,
+                "updated" => NodeCertificates::Updated,
+                _ => NodeCertificates::Off,
+            };
         }
         if let Some(domain) = words.get("domain") {
             settings.base_domain = domain;
@@ -475,6 +498,18 @@ impl Story {
                 let events: Vec<&str> = row.events.iter().map(String::as_str).collect();
                 format!("{} {} [{}] told {}", row.id, row.url, events.join(","), row.delivered)
             })),
+            "txt" => {
+                lines.extend(state.text_records().values().map(|row| {
+                    let elsewhere = if row.elsewhere { " elsewhere" } else { "" };
+                    let known = if row.acknowledged { " known" } else { "" };
+                    let TextRecord { name, value, node, ends_at, .. } = &**row;
+                    format!("{name} {} of {node}{elsewhere}{known}, ends {}", &value[..1], self.ago(*ends_at))
+                }));
+                for name in state.text_records().values().map(|row| row.name.clone()).collect::<BTreeSet<_>>() {
+                    let values: Vec<&str> = state.text_values(&name).map(|value| &value[..1]).collect();
+                    lines.push(format!("the world is told {name} [{}]", values.join(" ")));
+                }
+            }
             "secrets" => lines.extend(self.state.secrets().iter().map(|(name, secret)| {
                 let what = String::from_utf8_lossy(&secret.ciphertext).into_owned();
                 format!("{name} key {} {what}", secret.key_id)

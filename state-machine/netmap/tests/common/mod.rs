@@ -265,11 +265,17 @@ impl Tailnet {
             26 => _ = self.apply(Command::MoveNode { node, user }),
             27 => {
                 let mut settings = (**self.state.settings()).clone();
-                match self.roll(6) {
+                match self.roll(7) {
                     0 => settings.base_domain = ["tail.example.net", "other.example"][self.roll(2) as usize].into(),
                     1 => settings.taildrop = !settings.taildrop,
                     2 => settings.nameservers = vec!["1.1.1.1".into(), "https://dns.example.com/q".into()],
                     3 => settings.magic_dns = !settings.magic_dns,
+                    // Refused below its level.
+                    6 => {
+                        settings.node_certificates =
+                            [NodeCertificates::Off, NodeCertificates::Answered, NodeCertificates::Updated]
+                                [self.roll(3) as usize];
+                    }
                     4 => settings.randomize_client_port = !settings.randomize_client_port,
                     _ => {
                         settings.server_url =

@@ -32,6 +32,9 @@ pub fn picture(state: &State, viewer: NodeId) -> Value {
     if state.settings().taildrop {
         caps["https://tailscale.com/cap/file-sharing"] = json!([]);
     }
+    if state.settings().node_certificates != NodeCertificates::Off {
+        caps["https"] = json!([]);
+    }
     if state.settings().randomize_client_port {
         caps["randomize-client-port"] = json!([]);
     }
@@ -60,7 +63,7 @@ pub fn picture(state: &State, viewer: NodeId) -> Value {
         "Peers": peers,
         "UserProfiles": owners.into_iter().map(|owner| profile(state, owner)).collect::<Vec<_>>(),
         "PacketFilters": {"base": eye.map(|eye| naive.filter(eye)).unwrap_or_default()},
-        "Pages": pages(state, eye.map(|eye| naive.ssh(eye)).unwrap_or_default()),
+        "Pages": pages(state, own, eye.map(|eye| naive.ssh(eye)).unwrap_or_default()),
     })
 }
 
@@ -204,7 +207,7 @@ fn profile(state: &State, owner: u64) -> Value {
     profile
 }
 
-fn pages(state: &State, shells: Vec<Value>) -> Value {
+fn pages(state: &State, row: &Node, shells: Vec<Value>) -> Value {
     let settings = state.settings();
     let mut dns = json!({"Domains": [settings.base_domain]});
     let mut routes: BTreeMap<String, Value> = BTreeMap::new();
@@ -218,6 +221,9 @@ fn pages(state: &State, shells: Vec<Value>) -> Value {
     if !settings.nameservers.is_empty() {
         let resolvers: Vec<_> = settings.nameservers.iter().map(|addr| json!({"Addr": addr})).collect();
         dns["FallbackResolvers"] = json!(resolvers);
+    }
+    if settings.node_certificates != NodeCertificates::Off {
+        dns["CertDomains"] = json!([format!("{}.{}", row.given_name, settings.base_domain)]);
     }
     let mut regions = Map::new();
     for (id, region) in state.derp_regions() {

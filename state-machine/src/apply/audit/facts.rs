@@ -226,6 +226,11 @@ impl Facts for Settings {
             Allocation::Sequential => "sequential",
             Allocation::Random => "random",
         };
+        let certificates = match self.node_certificates {
+            NodeCertificates::Off => "off",
+            NodeCertificates::Answered => "answered",
+            NodeCertificates::Updated => "updated",
+        };
         vec![
             ("prefix_v4", shown(self.prefix_v4)),
             ("prefix_v6", shown(self.prefix_v6)),
@@ -248,6 +253,7 @@ impl Facts for Settings {
             ("dial_plan", flag(self.dial_plan)),
             ("audit_rows", number(self.audit_rows)),
             ("node_approval", flag(self.node_approval)),
+            ("node_certificates", text(certificates)),
         ]
     }
 }
