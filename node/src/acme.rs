@@ -259,7 +259,7 @@ fn cluster(error: impl ToString) -> AcmeError {
 }
 
 /// With the causes, for a person.
-fn chain_of(error: &dyn std::error::Error) -> String {
+pub fn chain_of(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

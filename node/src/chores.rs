@@ -13,6 +13,7 @@ mod member_loss;
 mod orders;
 mod policy_drift;
 mod settings_drift;
+mod text_records;
 mod webhooks;
 
 use std::{sync::Arc, time::Duration};
@@ -67,6 +68,10 @@ pub fn start(
         "webhooks",
         Box::pin(webhooks::run(cluster.clone(), world.clone(), trusted, told_by, metrics.webhook_failures.clone())),
     );
+    let dns = options.cert_dns.update.clone();
+    let told =
+        text_records::run(cluster.clone(), world.clone(), dns, name.to_owned(), metrics.cert_dns_failures.clone());
+    until_stop("text records", Box::pin(told));
     until_stop("orders", Box::pin(orders::run(cluster.clone(), outside, name.to_owned())));
     if !options.derp.urls.is_empty() {
         until_stop(

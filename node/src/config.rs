@@ -4,6 +4,7 @@
 //! other stop the start. Scalar keys can come from the environment (`HSRAFT_SERVER_URL`, or Headscale's
 //! `HEADSCALE_SERVER_URL`), which wins over the file.
 
+mod cert_dns;
 pub mod document;
 pub mod keys;
 pub mod migrate;
@@ -134,6 +135,7 @@ pub fn from_text(
     let derp = derp_maps(d, env, read);
     let client_addresses = client_addresses(d);
     let oidc = oidc::read(d, env, read);
+    let cert_dns = cert_dns::read(d, &settings, read);
     let options = Options {
         peer_advertise: peer_advertise(d, peer_listen),
         relay: relay(d, folder, &data_dir, server.as_ref(), &client_url, client_listen, speaks_tls),
@@ -145,6 +147,7 @@ pub fn from_text(
         client_listen,
         client_tls,
         client_acme,
+        cert_dns,
         grpc_listen,
         grpc_insecure,
         client_url,

@@ -7,6 +7,7 @@
 //! | `register.rs` | `/machine/register`: coming, going, waiting for a person |
 //! | `map.rs`, `session.rs`, `wire.rs` | `/machine/map`: reports in, maps out |
 //! | `reports.rs` | what clients report, many of them in one command |
+//! | `set_dns.rs` | `/machine/set-dns`: nodes prove their names to certificate authorities |
 //! | `ssh.rs` | `/machine/ssh/action/…`: connections that wait for a person |
 //! | `small.rs` | the rest of `/machine/…` |
 
@@ -17,6 +18,7 @@ pub mod noise;
 pub mod register;
 pub mod reports;
 mod session;
+mod set_dns;
 mod small;
 mod ssh;
 pub mod ts2021;
@@ -172,6 +174,7 @@ impl Control {
                 ("ssh", ssh::answer(&self, peer, request).await)
             }
             (Method::POST, "/machine/map") => ("map", map::answer(&self, peer, request).await),
+            (Method::POST, "/machine/set-dns") => ("set-dns", set_dns::answer(&self, peer, request).await),
             (method, path) => ("other", small::answer(&self, peer, method, path, request).await),
         };
         self.metrics.requests.with_label_values(&[label, answer.status().as_str()]).inc();

@@ -13,6 +13,7 @@
 //! | `reload.rs` | what SIGHUP takes over |
 //! | `fetch.rs` | small files and short talks over HTTP |
 //! | `acme.rs` | certificates from an authority of the public |
+//! | `cert_dns.rs`, `cert_dns/` | DNS for certificate authorities that ask whose a node's name is |
 //! | `control.rs`, `control/` | the paths a Tailscale client knows |
 //! | `login.rs`, `login/` | people signing in: the pages a client sends them to |
 //! | `mockoidc.rs` | a login provider for trying things out |
@@ -27,6 +28,7 @@
 
 mod acme;
 pub mod atlas;
+mod cert_dns;
 mod chores;
 pub mod config;
 pub mod control;

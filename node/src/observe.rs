@@ -91,6 +91,10 @@ pub struct Metrics {
     pub client_certificate_left: IntGauge,
     /// Requests to receivers of webhooks that were not taken.
     pub webhook_failures: IntCounter,
+    /// Answers of the member's DNS port, by what was said.
+    pub cert_dns_answers: IntCounterVec,
+    /// Updates the operator's DNS server did not take.
+    pub cert_dns_failures: IntCounter,
     /// Requests of people and their programs, by method, path and status.
     pub api_requests: IntCounterVec,
     /// Seconds until their answers began, by method and path.
@@ -176,6 +180,15 @@ impl Metrics {
             webhook_failures: counter(
                 "hsraft_webhook_failures_total",
                 "Requests to receivers of webhooks that were not taken and will be made again.",
+            )?,
+            cert_dns_answers: counters(
+                "hsraft_cert_dns_answers_total",
+                "Answers of this member's DNS port for certificate authorities.",
+                &["said"],
+            )?,
+            cert_dns_failures: counter(
+                "hsraft_cert_dns_failures_total",
+                "Updates for certificate authorities that the DNS server did not take and that are tried again.",
             )?,
             api_requests: counters(
                 "headscale_api_requests_total",

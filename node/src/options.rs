@@ -33,6 +33,8 @@ pub struct Options {
     pub client_tls: Option<TlsFiles>,
     /// Instead of files: a certificate the cluster fetches.
     pub client_acme: Option<Acme>,
+    /// How certificate authorities learn of the nodes' names; which way, [`Settings::node_certificates`] says.
+    pub cert_dns: CertDns,
     /// A port of its own for gRPC; with the certificate of the client port unless [`Options::grpc_insecure`].
     pub grpc_listen: Option<SocketAddr>,
     /// Plain text on the gRPC port.
@@ -188,6 +190,37 @@ pub struct Acme {
     pub authorities: Option<PathBuf>,
 }
 
+/// What is a member's own of the way nodes prove their names to certificate authorities.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CertDns {
+    /// UDP and TCP; none: this member answers nobody.
+    pub listen: Option<SocketAddr>,
+    /// To whom the zone is delegated: names without a dot at the end.
+    pub name_servers: Vec<String>,
+    pub update: Option<DnsUpdate>,
+}
+
+/// A DNS server that is told by whoever leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsUpdate {
+    /// `host:port`.
+    pub server: String,
+    /// Without a dot at the end, as the other name.
+    pub zone: String,
+    pub key_name: String,
+    pub secret: TsigSecret,
+}
+
+/// A key shared with a DNS server. Its Debug form keeps the secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TsigSecret(pub Vec<u8>);
+
+impl std::fmt::Debug for TsigSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TsigSecret(…)")
+    }
+}
+
 /// Regions by id; `None` takes a region of an earlier map away.
 pub type Regions = BTreeMap<u32, Option<DerpRegion>>;
 
@@ -316,6 +349,7 @@ impl Options {
             client_listen: anywhere,
             client_tls: None,
             client_acme: None,
+            cert_dns: CertDns::default(),
             grpc_listen: None,
             grpc_insecure: false,
             client_url: String::new(),

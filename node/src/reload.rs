@@ -115,6 +115,7 @@ fn needs_restart(old: &Options, new: &Options) -> Vec<&'static str> {
         ("listen_addr", old.client_listen != new.client_listen),
         ("tls_cert_path (given or taken away)", old.client_tls.is_some() != new.client_tls.is_some()),
         ("tls_letsencrypt_… and acme_…", old.client_acme != new.client_acme),
+        ("cluster.cert_dns (but for its mode)", old.cert_dns != new.cert_dns),
         ("cluster.client_url", old.client_url != new.client_url),
         ("cluster.client_addresses", old.client_addresses != new.client_addresses),
         ("metrics_listen_addr", old.metrics_listen != new.metrics_listen),

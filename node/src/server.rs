@@ -9,11 +9,11 @@ use state_machine::{Command, MemberId, Settings, Timestamp};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use world::World;
+use world::{Datagrams, Listener, World};
 use zeroize::Zeroizing;
 
 use crate::{
-    atlas, chores,
+    atlas, cert_dns, chores,
     control::{Control, Parts, noise, reports::Reports},
     keys, listen,
     listen::{
@@ -105,6 +105,7 @@ pub struct Server {
     relay_addr: Option<SocketAddr>,
     metrics_addr: Option<SocketAddr>,
     plain_addr: Option<SocketAddr>,
+    dns_addr: Option<SocketAddr>,
 }
 
 impl Server {
@@ -226,6 +227,23 @@ impl Server {
         let clients = world.net.listen(addr).await.map_err(listening("clients", addr))?;
         let client_addr = clients.local_addr().map_err(listening("clients", addr))?;
         let (port, client_port) = watch::channel(Port::Closed("this member is starting".to_owned()));
+        let dns_addr = match options.cert_dns.listen {
+            Some(addr) => {
+                let (listener, socket) = dns_ports(addr, &world).await.map_err(listening("DNS", addr))?;
+                let bound = listener.local_addr().map_err(listening("DNS", addr))?;
+                let desk = Arc::new(cert_dns::serve::Desk {
+                    cluster: cluster.clone(),
+                    name_servers: options.cert_dns.name_servers.clone(),
+                    port: client_port.clone(),
+                    metrics: metrics.clone(),
+                });
+                until_cut("DNS datagrams", Box::pin(cert_dns::serve::datagrams(socket, desk.clone())));
+                let served = cert_dns::serve::streams(listener, desk, tasks.clone(), closing.clone());
+                tasks.spawn(cluster.vital("DNS streams", served));
+                Some(bound)
+            }
+            None => None,
+        };
         let metrics_addr = match options.metrics_listen {
             Some(addr) => {
                 let listener = world.net.listen(addr).await.map_err(listening("metrics", addr))?;
@@ -299,6 +317,7 @@ impl Server {
             relay_addr,
             metrics_addr,
             plain_addr,
+            dns_addr,
         })
     }
 
@@ -376,6 +395,11 @@ impl Server {
     }
 
     /// Where authorities ask over plain HTTP.
+    /// Where certificate authorities may ask about the nodes' names.
+    pub fn dns_addr(&self) -> Option<SocketAddr> {
+        self.dns_addr
+    }
+
     pub fn plain_addr(&self) -> Option<SocketAddr> {
         self.plain_addr
     }
@@ -538,6 +562,19 @@ fn first_wishes(cluster: &Cluster, options: &Options, tasks: &TaskTracker, stop:
             }
         }
     });
+}
+
+/// One port for both; where any will do, one that is free for both.
+async fn dns_ports(addr: SocketAddr, world: &World) -> io::Result<(Box<dyn Listener>, Box<dyn Datagrams>)> {
+    let mut tries = 8;
+    loop {
+        let listener = world.net.listen(addr).await?;
+        match world.net.udp(listener.local_addr()?).await {
+            Ok(socket) => return Ok((listener, socket)),
+            Err(_) if addr.port() == 0 && tries > 0 => tries -= 1,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn api(

@@ -176,7 +176,7 @@ impl State {
             Command::RejectSshCheck { id, by } => self.reject_ssh_check(&id, by),
 
             Command::SetTextRecord { machine_key, node_key, name, value } => {
-                self.set_text_record(&machine_key, &node_key, &name, value)
+                self.set_text_record(&machine_key, &node_key, &name, &value)
             }
             Command::AcknowledgeTextRecord { name, value } => self.acknowledge_text_record(&name, &value),
             Command::ForgetTextRecord { name, value } => self.forget_text_record(&name, &value),

@@ -23,6 +23,7 @@ pub fn read(document: &mut Document, records_file: Option<&str>) -> Settings {
             "clients would have no resolver at all; list some in dns.nameservers.global or write false",
         );
     }
+    let node_certificates = super::cert_dns::mode(document, &base_domain);
     Settings {
         prefix_v4: prefix(document, "prefixes.v4", "100.64.0.0/10", defaults.prefix_v4),
         prefix_v6: prefix(document, "prefixes.v6", "fd7a:115c:a1e0::/48", defaults.prefix_v6),
@@ -47,6 +48,7 @@ pub fn read(document: &mut Document, records_file: Option<&str>) -> Settings {
         dial_plan: document.flag("cluster.dial_plan").unwrap_or(false),
         audit_rows: audit_rows(document),
         node_approval: document.flag("node.approval").unwrap_or(false),
+        node_certificates,
     }
 }
 

@@ -49,8 +49,7 @@ pub async fn answer(
         }
         (
             _,
-            "/machine/set-dns"
-            | "/machine/id-token"
+            "/machine/id-token"
             | "/machine/feature/query"
             | "/machine/audit-log"
             | "/machine/set-device-attr"

@@ -33,8 +33,26 @@ impl State {
         machine_key: &MachineKey,
         node_key: &NodeKey,
         name: &str,
-        value: String,
+        value: &str,
     ) -> Answer {
+        match self.text_record(machine_key, node_key, name, value)? {
+            Some(record) => {
+                self.put_text_record(record);
+                Ok(Outcome::Done)
+            }
+            None => Ok(Outcome::Unchanged),
+        }
+    }
+
+    /// The row a node's wish would become, or none when it is there and far from its end; refused where apply would
+    /// refuse it.
+    pub fn text_record(
+        &self,
+        machine_key: &MachineKey,
+        node_key: &NodeKey,
+        name: &str,
+        value: &str,
+    ) -> Result<Option<TextRecord>, Refusal> {
         let refuse = |why: &str| Err(invalid(What::TextRecord, why));
         let elsewhere = match self.settings().node_certificates {
             NodeCertificates::Off => return refuse("nodes get no certificates here (cluster.cert_dns.mode)"),
@@ -60,21 +78,21 @@ impl State {
             return refuse("a value has 43 characters of A-Z, a-z, 0-9, - and _");
         }
         let now = self.now();
-        let known = self.text_records().get(&TextRecord::key(&name, &value)).cloned();
+        let known = self.text_records().get(&TextRecord::key(&name, value)).cloned();
         // Set anew are also those that ended, were another node's of this name, or were for another way out.
         let known = known.filter(|known| known.ends_at > now && known.node == node.id && known.elsewhere == elsewhere);
         if known.as_ref().is_some_and(|known| known.ends_at.since(now) > LIVES / 2) {
-            return Ok(Outcome::Unchanged);
+            return Ok(None);
         }
-        let key = TextRecord::key(&name, &value);
+        let key = TextRecord::key(&name, value);
         let others = self.text_records_of_node(node.id).filter(|(other, row)| **other != key && row.ends_at > now);
         if others.count() >= RECORDS_MAX {
             return Err(Refusal::TooManyRecords { most: RECORDS_MAX as u64 });
         }
         let (set_at, acknowledged) = known.map_or((now, false), |known| (known.set_at, known.acknowledged));
         let (node, ends_at) = (node.id, now.after(LIVES));
-        self.put_text_record(TextRecord { name, value, node, set_at, ends_at, elsewhere, acknowledged });
-        Ok(Outcome::Done)
+        let value = value.to_owned();
+        Ok(Some(TextRecord { name, value, node, set_at, ends_at, elsewhere, acknowledged }))
     }
 
     /// The DNS server knows it.
