@@ -708,6 +708,62 @@ cluster:
     }
 
     #[test]
+    fn certificates_of_nodes_have_two_ways_out() {
+        use state_machine::NodeCertificates;
+        let base = "server_url: https://hs.example.com:8443\ndns: {base_domain: ts.example.com}\n";
+        let config = |section: &str| {
+            let open = |path: &Path| (path == Path::new("tsig")).then(|| format!("{}\n", "QUJD".repeat(8)));
+            let text = format!("{base}cluster:\n  cert_dns:\n{section}");
+            from_text(&text, "c.yaml", Path::new(""), &BTreeMap::new(), &open)
+        };
+        let off = read(base).unwrap().options;
+        assert!(off.settings.node_certificates.is_off() && off.cert_dns == crate::options::CertDns::default());
+
+        let answer = config("    mode: answer\n    listen_addr: 0.0.0.0:53\n").unwrap().options;
+        assert_eq!(answer.settings.node_certificates, NodeCertificates::Answered);
+        assert_eq!(answer.cert_dns.listen, Some("0.0.0.0:53".parse().unwrap()));
+        assert_eq!(answer.cert_dns.name_servers, ["hs.example.com"], "where clients go, DNS can go");
+
+        let whole = "    mode: update\n    update_server: ns1.example.com\n    update_zone: example.com.\n    \
+                     tsig_key_name: hsraft.\n    tsig_secret_path: tsig\n";
+        let update = config(whole).unwrap().options;
+        assert_eq!(update.settings.node_certificates, NodeCertificates::Updated);
+        let server = update.cert_dns.update.unwrap();
+        assert_eq!((server.server.as_str(), server.zone.as_str()), ("ns1.example.com:53", "example.com"));
+        assert_eq!((server.key_name.as_str(), server.secret.0.len()), ("hsraft", 24));
+        assert!(!format!("{server:?}").contains("65"), "secrets are not shown");
+
+        let cases = [
+            ("    mode: maybe\n", "c.yaml:5: cluster.cert_dns.mode: \"maybe\" is neither off, answer nor update"),
+            ("    mode: update\n", "cluster.cert_dns.update_server: missing"),
+            ("    mode: answer\n    listen_addr: here\n", "cluster.cert_dns.listen_addr: \"here\" is not an address"),
+            ("    mode: answer\n    name_servers: [a b]\n", "cluster.cert_dns.name_servers: \"a b\" is not a name"),
+        ];
+        for (section, expected) in cases {
+            let told = config(section).expect_err("refused").to_string();
+            assert!(told.contains(expected), "{section:?} told:\n{told}");
+        }
+        let changed = [
+            ("ns1.example.com\n", "http://x\n", "cluster.cert_dns.update_server: \"http://x\" is no host with a port"),
+            ("example.com.\n", "other.example\n", "cluster.cert_dns.update_zone: \"other.example\" is not the zone"),
+            ("hsraft.\n", "\"\"\n", "cluster.cert_dns.tsig_key_name: missing"),
+            ("tsig_secret_path: tsig", "tsig_secret_path: t", "cluster.cert_dns.tsig_secret_path: cannot read t"),
+            ("tsig_secret_path: tsig", "tsig_secret: \"?\"", "cluster.cert_dns.tsig_secret: is not base64"),
+            ("tsig_secret_path: tsig", "tsig_secret: QUJD", "cluster.cert_dns.tsig_secret: is shorter than 16 bytes"),
+            ("    tsig_secret_path: tsig\n", "", "cluster.cert_dns.tsig_secret_path: missing"),
+        ];
+        for (from, to, expected) in changed {
+            let told = config(&whole.replace(from, to)).expect_err("refused").to_string();
+            assert!(told.contains(expected), "{to:?} told:\n{told}");
+        }
+        let told = problems("server_url: http://x\ndns: {magic_dns: false}\ncluster:\n  cert_dns: {mode: answer}\n");
+        assert!(told.contains("cluster.cert_dns.mode: needs dns.base_domain"), "{told}");
+        let odd = config("    mode: off\n    listen_addr: 0.0.0.0:53\n").unwrap().warnings;
+        let told = |text: &str| odd.iter().any(|one| one.to_string().contains(text));
+        assert!(told("has no effect while cluster.cert_dns.mode is off"), "{odd:?}");
+    }
+
+    #[test]
     fn maps_come_from_files_and_urls() {
         let text = "server_url: http://x\ndns: {magic_dns: false}\nderp:\n  urls: [https://maps.example.com/derp.json]\n  \
                     paths: [a.yaml, b.yaml]\n  update_frequency: 24h\n";

@@ -394,12 +394,12 @@ impl Server {
         self.metrics_addr
     }
 
-    /// Where authorities ask over plain HTTP.
     /// Where certificate authorities may ask about the nodes' names.
     pub fn dns_addr(&self) -> Option<SocketAddr> {
         self.dns_addr
     }
 
+    /// Where authorities ask over plain HTTP.
     pub fn plain_addr(&self) -> Option<SocketAddr> {
         self.plain_addr
     }

@@ -2,6 +2,8 @@
 
 #[path = "two_members/acme.rs"]
 mod acme;
+#[path = "two_members/cert_dns.rs"]
+mod cert_dns;
 mod common;
 
 use std::time::Duration;
