@@ -107,6 +107,7 @@ const ROUTES: &[(&str, &str, Need)] = &[
     ("POST", "/cluster/certificates/renew", Change),
     ("POST", "/cluster/certificates/rotate", Change),
     ("POST", "/cluster/secrets/reseal", Change),
+    ("POST", "/cluster/secrets/sealing-key", Change),
     ("GET", "/cluster/upgrade", Look),
     ("POST", "/cluster/upgrade/finalize", Change),
     ("POST", "/cluster/transfer-leader", Change),

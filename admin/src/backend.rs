@@ -23,6 +23,8 @@ pub enum Failure {
     Stopped(String),
     /// Nothing changed: no changes are taken now, under this code and for this reason.
     Closed(u16, String),
+    /// Nothing changed: something has to be done first, under this code and for this reason.
+    Unready(u16, String),
 }
 
 /// What the cluster answered, or refused, or why nobody knows.
@@ -76,6 +78,8 @@ pub trait Backend: Send + Sync + 'static {
     fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<u64>>;
     /// All secrets under a new data key; its id, and how many.
     fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<(u32, usize)>>;
+    /// The same with another sealing key at every member, and another recovery key.
+    fn rotate_sealing_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<raft::Rotated>>;
     /// Takes a member out of the cluster, for ever. Refused when the rest could not go on, unless `force`.
     fn remove_member<'a>(&'a self, id: MemberId, force: bool, by: &'a str) -> BoxFuture<'a, Result<(), Failure>>;
 }

@@ -45,6 +45,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/certificates/renew", post(certificates::renew))
         .route("/certificates/rotate", post(certificates::rotate))
         .route("/secrets/reseal", post(certificates::reseal))
+        .route("/secrets/sealing-key", post(certificates::rotate_sealing_key))
         .route("/recovery-key", post(backup::create_key))
         .route("/recovery-key/confirm", post(backup::confirm_key))
         .route("/drill", get(drills::look).post(drills::begin).delete(drills::stop))

@@ -219,6 +219,10 @@ impl Backend for Lone {
         Box::pin(async { Err(Failure::Unfit("a plain State has no authority".into())) })
     }
 
+    fn rotate_sealing_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Asked<raft::Rotated>> {
+        Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
+    }
+
     fn rotate_data_key<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Asked<(u32, usize)>> {
         Box::pin(async { Err(Failure::Unfit("a plain State has no sealing key".into())) })
     }

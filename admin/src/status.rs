@@ -63,7 +63,7 @@ pub fn of_failure(failure: &Failure) -> (StatusCode, Code) {
     match failure {
         Failure::NoQuorum(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Unknown(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
-        Failure::Unfit(_) => (StatusCode::CONFLICT, Code::FailedPrecondition),
+        Failure::Unfit(_) | Failure::Unready(..) => (StatusCode::CONFLICT, Code::FailedPrecondition),
         Failure::Refused(refusal) => of_refusal(refusal),
         Failure::Stopped(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
         Failure::Closed(number, _) if *number == codes::NO_SPACE.number => {
@@ -192,7 +192,9 @@ impl From<Failure> for ApiError {
             Failure::Unfit(_) => &codes::UNFIT,
             Failure::Refused(refusal) => refusal.code(),
             Failure::Stopped(_) => &codes::STOPPED,
-            Failure::Closed(number, _) => codes::Code::find(&number.to_string()).unwrap_or(&codes::UNFIT),
+            Failure::Closed(number, _) | Failure::Unready(number, _) => {
+                codes::Code::find(&number.to_string()).unwrap_or(&codes::UNFIT)
+            }
         };
         let message = match failure {
             Failure::NoQuorum(why) => {
@@ -201,7 +203,7 @@ impl From<Failure> for ApiError {
             Failure::Unknown(why) => {
                 format!("no answer in time ({why}); the change may or may not have happened, look before trying again")
             }
-            Failure::Unfit(why) => why,
+            Failure::Unfit(why) | Failure::Unready(_, why) => why,
             Failure::Closed(_, why) => format!("no changes are taken: {why}; reading goes on"),
             Failure::Refused(refusal) => refusal.to_string(),
             Failure::Stopped(why) => format!("this member is not serving ({why}); ask another one"),

@@ -124,8 +124,9 @@ impl Cluster {
         let (core, world) = (&self.core, &self.core.world);
         let state = self.confirm().await.map_err(failed)?;
         let trust = core.trust(&state);
-        let sealed = crate::seal::unseal(&core.sealing, &state, AUTHORITY_SECRET);
-        let old_key = sealed.ok_or_else(|| failed("this member cannot open the authority's key; ask another one"))?;
+        let sealing = core.sealing.of(&state);
+        let unsealed = crate::seal::unseal(&sealing, &state, AUTHORITY_SECRET);
+        let old_key = unsealed.ok_or_else(|| failed("this member cannot open the authority's key; ask another one"))?;
         let generation = state.authority_generation() + 1;
         let key = pki::new_key(&world.entropy);
         let certificate = pki::new_authority(&key, &core.cluster_id, generation, world).map_err(failed)?;
@@ -134,7 +135,7 @@ impl Cluster {
             before: Der(trust.issuer.0.to_vec()),
             certificate: Der(certificate),
             cross: Der(cross.map_err(failed)?),
-            key: core.sealing.seal_in(&state, AUTHORITY_SECRET, &key, &world.entropy),
+            key: sealing.seal_in(&state, AUTHORITY_SECRET, &key, &world.entropy),
         };
         match self.propose(by, command).await?.answer {
             Ok(Outcome::Changed(generation)) => Ok(Ok(generation)),
@@ -148,7 +149,7 @@ impl Cluster {
         let core = &self.core;
         for _ in 0..RESEAL_ATTEMPTS {
             let state = self.confirm().await.map_err(failed)?;
-            let (secrets, dropped) = core.sealing.reseal(&state, &core.world.entropy).map_err(failed)?;
+            let (secrets, dropped) = core.sealing.of(&state).reseal(&state, &core.world.entropy).map_err(failed)?;
             let (count, id) = (secrets.len() - 1, secrets.iter().map(|(_, sealed)| sealed.key_id).max().unwrap_or(0));
             let command = Command::ResealSecrets { seen: state.secrets_fingerprint(), secrets, dropped };
             match self.propose(by, command).await?.answer {

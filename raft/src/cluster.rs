@@ -29,6 +29,7 @@ use crate::{
     forward::{DEADLINE, Forwards},
     identity::Identity,
     integrity::{Comparison, Gate, Warden},
+    keyring::Keyring,
     log::{LogFact, WeakLog},
     metrics::Metrics,
     options::Options,
@@ -37,7 +38,7 @@ use crate::{
     publish::Published,
     renewal::{Renewed, Trust, Wish},
     scrub::{Scrubbed, Scrubbing},
-    seal::{SealingKey, unseal},
+    seal::unseal,
     space::Room,
     start,
     status::{Arriving, Leadership, Role, Status},
@@ -106,7 +107,7 @@ pub struct Core {
     pub authority: Vec<u8>,
     /// For those who want a new certificate.
     pub renewals: mpsc::Sender<Wish>,
-    pub sealing: SealingKey,
+    pub sealing: Keyring,
     pub latest: watch::Receiver<Arc<State>>,
     pub published: Published,
     pub leadership: watch::Receiver<Leadership>,
@@ -162,7 +163,8 @@ impl Core {
 
     /// A secret of the cluster, unsealed from the latest State.
     pub fn secret(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        unseal(&self.sealing, &self.latest.borrow(), name)
+        let state = self.latest.borrow().clone();
+        unseal(&self.sealing.of(&state), &state, name)
     }
 
     /// Whose certificates are taken, and who signs new ones.
@@ -320,7 +322,8 @@ impl Cluster {
 
     /// Seals a secret, to be carried by a command.
     pub fn seal(&self, name: &str, secret: &[u8]) -> SealedSecret {
-        self.core.sealing.seal_in(&self.latest(), name, secret, &self.core.world.entropy)
+        let state = self.latest();
+        self.core.sealing.of(&state).seal_in(&state, name, secret, &self.core.world.entropy)
     }
 
     /// Seals a secret and replicates it.
@@ -340,17 +343,25 @@ impl Cluster {
     /// Makes the key that opens backups and replicates what it takes; the text is shown once.
     pub async fn create_recovery_key(&self, by: &str) -> Result<Zeroizing<String>, ProposeError> {
         let key = RecoveryKey::new(&self.core.world.entropy);
-        let secret = key.wrap(&self.core.sealing, &self.core.world.entropy);
-        let command = Command::PutSecret { name: RECOVERY_SECRET.into(), secret };
-        let applied = self.propose(by, command).await?;
-        applied.answer.map_err(ProposeError::Refused)?;
-        Ok(key.text())
+        for _ in 0..PUT_ATTEMPTS {
+            let sealing = self.core.sealing.of(&self.latest());
+            let secret = key.wrap(&sealing, &self.core.world.entropy);
+            let command = Command::PutSecret { name: RECOVERY_SECRET.into(), secret };
+            let applied = self.propose(by, command).await?;
+            applied.answer.map_err(ProposeError::Refused)?;
+            // Unless the sealing key was replaced while it was on its way: what it holds then opens nothing.
+            if self.is_recovery_key(&key.text()) {
+                return Ok(key.text());
+            }
+        }
+        Err(ProposeError::Refused(state_machine::Refusal::SecretsChanged))
     }
 
     /// Whether a text is the recovery key of now.
     pub fn is_recovery_key(&self, text: &str) -> bool {
-        let sealing = RecoveryKey::parse(text).and_then(|key| key.unwrap(&self.latest()));
-        sealing.is_some_and(|sealing| sealing.bytes() == self.core.sealing.bytes())
+        let state = self.latest();
+        let sealing = RecoveryKey::parse(text).and_then(|key| key.unwrap(&state));
+        sealing.is_some_and(|sealing| sealing.bytes() == self.core.sealing.of(&state).bytes())
     }
 
     /// The latest State as a backup file.

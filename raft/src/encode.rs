@@ -260,13 +260,15 @@ pub enum Call {
     Remember = 8,
     /// Somebody wants this member to have a new certificate (renewal.rs).
     Renew = 20,
+    /// A sealing key to be put beside the one in force (rotation.rs).
+    TakeSealingKey = 21,
 }
 
 impl Call {
     /// Reads a frame's kind.
     pub fn from_wire(kind: u32) -> Option<Call> {
-        use Call::{Append, HandOver, PreVote, ReadIndex, Remember, Renew, Report, Transfer, Vote};
-        [Vote, PreVote, Append, Transfer, ReadIndex, HandOver, Report, Remember, Renew]
+        use Call::{Append, HandOver, PreVote, ReadIndex, Remember, Renew, Report, TakeSealingKey, Transfer, Vote};
+        [Vote, PreVote, Append, Transfer, ReadIndex, HandOver, Report, Remember, Renew, TakeSealingKey]
             .into_iter()
             .find(|call| *call as u32 == kind)
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use openraft::EntryPayload;
+use state_machine::State;
 
 use crate::{
     agreement::Fingerprint,
@@ -15,7 +16,9 @@ use crate::{
     board::{BoardRow, Heard, Memory, Report, SeenRow},
     certificates::{ClientCertificate, MemberCertificate},
     encode::*,
+    keyring::{self, Successor},
     renewal::Renewed,
+    seal::SealingKey,
     space::Room,
     types::{self, AppendError, Membership, Payload, Seat, StoredMembership, log_id},
 };
@@ -128,6 +131,16 @@ fn memory() -> Memory {
     Memory { incarnation: 7, has: 9 }
 }
 
+/// As it lies beside the sealing key, and as members hand it to each other.
+fn successor() -> Successor {
+    let key = SealingKey::from_bytes(&[7; 32]).unwrap();
+    Successor::new(&key, &State::default())
+}
+
+fn declined() -> Result<(), keyring::Declined> {
+    Err(keyring::Declined::Place("full".into()))
+}
+
 /// Name and bytes of everything.
 fn samples() -> Vec<(&'static str, Vec<u8>)> {
     let [blank, command, seating] = <[types::Entry; 3]>::try_from(entries()).unwrap();
@@ -174,6 +187,8 @@ fn samples() -> Vec<(&'static str, Vec<u8>)> {
         ("report.request", encode(&report())),
         ("report.answer", encode(&heard())),
         ("remember.answer", encode(&memory())),
+        ("sealing_key.request", encode(&successor())),
+        ("sealing_key.answer", encode(&declined())),
     ]
 }
 
@@ -260,6 +275,10 @@ fn read(name: &str, bytes: &[u8]) {
         "report.request" => assert_eq!(decode::<Report>(bytes).unwrap(), report()),
         "report.answer" => assert_eq!(decode::<Heard>(bytes).unwrap(), heard()),
         "remember.answer" => assert_eq!(decode::<Memory>(bytes).unwrap(), memory()),
+        "sealing_key.request" => assert_eq!(encode(&decode::<Successor>(bytes).unwrap()), bytes),
+        "sealing_key.answer" => {
+            assert_eq!(decode::<Result<(), keyring::Declined>>(bytes).unwrap(), declined());
+        }
         "meta.vote" => assert_eq!(decode::<Ballot>(bytes).unwrap(), vote(3, 1, true).into()),
         "meta.position" => assert_eq!(decode::<Position>(bytes).unwrap(), log_id(3, 1, 9).into()),
         "meta.membership" => {

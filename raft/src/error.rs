@@ -154,6 +154,9 @@ pub enum ProposeError {
     /// No changes are taken now; the command was not written. The number is one of the table of codes.
     #[error("no changes are taken: {why}")]
     Closed { code: u16, why: String },
+    /// Something has to be done first. The number is one of the table of codes.
+    #[error("{why}")]
+    Unready { code: u16, why: String },
     /// The wish itself cannot be granted now.
     #[error("{0}")]
     Impossible(String),

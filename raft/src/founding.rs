@@ -63,7 +63,7 @@ pub async fn finish(
         };
         let (entropy, data_key) = (&core.world.entropy, DataKey::after(0, &core.world.entropy));
         let seal = |name: &str, secret: &[u8]| (name.to_string(), data_key.seal(name, secret, entropy));
-        let mut sealed = vec![data_key.row(&core.sealing, entropy), seal(AUTHORITY_SECRET, &authority_key.0)];
+        let mut sealed = vec![data_key.row(&core.sealing.both().0, entropy), seal(AUTHORITY_SECRET, &authority_key.0)];
         sealed.extend(
             secrets.iter().filter(|(name, _)| name != AUTHORITY_SECRET).map(|(name, secret)| seal(name, secret)),
         );

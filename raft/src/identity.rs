@@ -16,6 +16,8 @@ use crate::{
 
 pub const FILE: &str = "identity";
 pub const SEALING_KEY_FILE: &str = "sealing.key";
+/// The one that is about to take its place (keyring.rs).
+pub const SEALING_KEY_NEXT_FILE: &str = "sealing.key.next";
 pub const JOINING_KEY_FILE: &str = "joining.key";
 /// What a member that left leaves behind (wipe.rs).
 pub const LEFT_FILE: &str = "left";

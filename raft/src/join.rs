@@ -34,6 +34,7 @@ use crate::{
     cluster::Core,
     encode::{Blob, decode, encode},
     error::{ProposeError, StartError},
+    keyring::Successor,
     peers::{Caller, MESSAGE_BYTES_MAX, proto::Frame, proto::peers_client::PeersClient},
     pki::{self, JoinerTls},
     renewal::Trust,
@@ -72,6 +73,9 @@ struct Request {
     /// The name of a member that is gone and whose place this one takes; empty: none.
     #[serde(default)]
     replaces: String,
+    /// It can do with two sealing keys.
+    #[serde(default)]
+    takes_successor: bool,
 }
 
 /// What a member needs to begin.
@@ -88,6 +92,9 @@ struct Welcome {
     chain: Vec<Blob>,
     #[serde(default)]
     trusted: Vec<Blob>,
+    /// The sealing key that may take the other's place at any moment.
+    #[serde(default)]
+    successor: Option<Successor>,
 }
 
 /// Why not.
@@ -192,7 +199,7 @@ async fn admit(core: &Arc<Core>, caller: &Caller, bytes: &[u8]) -> Result<Welcom
         Err(refusal) => return Err(Refused::Member(said(&refusal))),
     };
     follow(core, id, address).await?;
-    welcome(core, id, &request.public_key.0)
+    welcome(core, id, &request.public_key.0, request.takes_successor)
 }
 
 /// A joiner that was admitted, never came up, and asks again from elsewhere (its address was wrong the first time): the
@@ -233,13 +240,19 @@ async fn refuse_to_replace_the_living(core: &Arc<Core>, name: &str) -> Result<()
     }
 }
 
-fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refused> {
+fn welcome(core: &Core, id: MemberId, public_key: &[u8], takes_successor: bool) -> Result<Welcome, Refused> {
     let state = core.latest.borrow().clone();
     if state.member(id).is_none_or(|member| member.state == MemberState::Removed) {
         return Err(Refused::Token(said(&Refusal::TokenUsed)));
     }
     let trust = core.trust(&state);
-    let authority_key = unseal(&core.sealing, &state, crate::cluster::AUTHORITY_SECRET)
+    let (sealing, successor) = core.sealing.both();
+    if successor.is_some() && !takes_successor {
+        return Err(Refused::Later(
+            "the sealing key is being replaced, which the joiner's program cannot follow".into(),
+        ));
+    }
+    let authority_key = unseal(&core.sealing.of(&state), &state, crate::cluster::AUTHORITY_SECRET)
         .ok_or_else(|| Refused::Later("this member cannot open the cluster's key".into()))?;
     let certificate = pki::sign_member(&trust.issuer.0, &authority_key, public_key, id, &core.cluster_id, &core.world)
         .map_err(|error| Refused::Member(error.to_string()))?;
@@ -249,9 +262,10 @@ fn welcome(core: &Core, id: MemberId, public_key: &[u8]) -> Result<Welcome, Refu
         .filter(|member| member.state == MemberState::Active && member.id != id)
         .map(|member| (member.id.0, member.peer_address.clone()))
         .collect();
-    let sealing_key = Blob(core.sealing.bytes().to_vec().into());
+    let sealing_key = Blob(sealing.bytes().to_vec().into());
     let Trust { generation, chain, trusted, .. } = trust;
-    Ok(Welcome { member: id.0, certificate: Blob(certificate.into()), sealing_key, peers, generation, chain, trusted })
+    let certificate = Blob(certificate.into());
+    Ok(Welcome { member: id.0, certificate, sealing_key, peers, generation, chain, trusted, successor })
 }
 
 /// The same for the same joiner with the same token.
@@ -275,6 +289,7 @@ pub struct Joined {
     pub generation: u64,
     pub chain: Vec<Blob>,
     pub trusted: Vec<Blob>,
+    pub successor: Option<Successor>,
 }
 
 /// The joining side: asks one address after the other until one lets us in.
@@ -374,6 +389,7 @@ async fn ask_one(
         clock_ms: world.clock.now_ms(),
         proof: Blob(bytes::Bytes::copy_from_slice(proof.as_ref())),
         replaces: replaces.into(),
+        takes_successor: true,
     });
 
     let mut once = Some(hyper_util::rt::TokioIo::new(stream));
@@ -396,6 +412,7 @@ async fn ask_one(
             generation: welcome.generation,
             chain: welcome.chain,
             trusted: welcome.trusted,
+            successor: welcome.successor,
         }),
         Err(Refused::Token(why)) => {
             let (why, code) = taken_apart(&why);

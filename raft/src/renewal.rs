@@ -185,7 +185,7 @@ fn renew(
     asked: bool,
 ) -> Result<(), StartError> {
     let mut next = identity.clone();
-    if renew_if_due(&mut next, state, &core.sealing, &core.world, asked)? {
+    if renew_if_due(&mut next, state, &core.sealing.of(state), &core.world, asked)? {
         world::failpoint!("certificate.save.before");
         Home { disk: &*core.world.disk, folder: &options.data_dir }.put_identity(&next)?;
         world::failpoint!("certificate.swap.before");

@@ -157,12 +157,22 @@ impl SealingKey {
         }
     }
 
-    /// Everything under a new data key: the new rows, and the names of data keys that are needed no more. The wrapped
-    /// sealing key stays as it is: the recovery key sealed it.
+    /// Everything under a new data key, whose row comes first: the new rows, and the names of data keys that are needed no
+    /// more. The wrapped sealing key stays as it is: the recovery key sealed it.
     pub fn reseal(&self, state: &State, entropy: &Entropy) -> Result<Resealed, UnsealError> {
+        self.reseal_under(self, state, entropy)
+    }
+
+    /// The same, with the data key sealed with another sealing key.
+    pub fn reseal_under(
+        &self,
+        sealing: &SealingKey,
+        state: &State,
+        entropy: &Entropy,
+    ) -> Result<Resealed, UnsealError> {
         let newest = data_keys(state).max().unwrap_or(KEY_ID);
         let next = DataKey::after(newest, entropy);
-        let mut rows = vec![next.row(self, entropy)];
+        let mut rows = vec![next.row(sealing, entropy)];
         for (name, sealed) in state.secrets() {
             if name == RECOVERY_SECRET || name.starts_with(DATA_KEYS) {
                 continue;

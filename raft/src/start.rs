@@ -30,7 +30,7 @@ use crate::{
     identity::{Home, Identity},
     integrity::{self, Gate, QUARANTINED, Warden, fail},
     join,
-    keyring::KeyPlace,
+    keyring::{self, KeyPlace, Keyring, Successor},
     log::Log,
     membership,
     metrics::Metrics,
@@ -57,7 +57,7 @@ struct Opened {
     recovered: Recovered,
     broken: watch::Receiver<Option<String>>,
     identity: Identity,
-    sealing: SealingKey,
+    sealing: Keyring,
     /// Joined just now.
     is_new: bool,
 }
@@ -113,7 +113,8 @@ async fn start_with(
     let files = Home { disk: &*world.disk, folder: &options.data_dir };
     identity.incarnation += 1;
     (facts.id, facts.incarnation) = (me, identity.incarnation);
-    renew_if_due(&mut identity, &recovered.state.0, &sealing, world, false)?;
+    let key = sealing.of(&recovered.state.0);
+    renew_if_due(&mut identity, &recovered.state.0, &key, world, false)?;
 
     let tls = identity.with_papers(|papers| MemberTls::new(papers, world.clock.clone())).map_err(StartError::engine)?;
     let snapshots = Snapshots::open(options.data_dir.join("snapshots"), world.disk.clone())
@@ -211,7 +212,8 @@ async fn start_with(
     vital("peers", peers::serve(listener, dialer, Service(core.clone())).boxed());
     vital("membership", membership::reconcile(core.clone()).boxed());
     vital("slow disk", slow_disk::watch(core.clone()).boxed());
-    vital("fingerprints", agreement::take(core.clone(), samples, store).boxed());
+    vital("fingerprints", agreement::take(core.clone(), samples, store.clone()).boxed());
+    vital("sealing key", keyring::keep(core.clone(), store).boxed());
 
     if identity.authority_key.is_some() {
         founding::finish(&core, options, &facts, &mut identity).await?;
@@ -361,15 +363,18 @@ async fn open_home(
         (None, _) => {}
     }
     if let Some(identity) = identity {
-        let sealing = keys.find(&**disk, &recovered.state.0)?;
+        // A newcomer that was stopped while it caught up has the newest key, and a State of before.
+        let caught_up = recovered.state.0.member(identity.member()).is_some();
+        let state = if caught_up { recovered.state.0.clone() } else { State::default().into() };
+        let sealing = Keyring::open(keys, disk.clone(), &state)?;
         return Ok(Opened { store, recovered, broken, identity, sealing, is_new: false });
     }
 
-    let (identity, sealing) = match &options.start {
+    let (identity, sealing, successor) = match &options.start {
         StartAs::FoundIfEmpty { .. } => {
             files.refuse_to_found_for_the_second_time()?;
             let (identity, fresh) = founding::prepare(options, world)?;
-            (identity, keys.given(&**disk)?.unwrap_or(fresh))
+            (identity, keys.given(&**disk)?.unwrap_or(fresh), None)
         }
         StartAs::Join { address, token, replaces } => {
             let key = files.joining_key(|| pki::new_key(&world.entropy).to_vec())?;
@@ -385,11 +390,13 @@ async fn open_home(
     recovered.marker = Some(marker);
     world::failpoint!("start.marker.after");
     keys.put(&**disk, &sealing)?;
+    keys.put_next(&**disk, successor.as_ref())?;
     world::failpoint!("start.sealing_key.after");
     files.put_identity(&identity)?;
     world::failpoint!("start.identity.after");
     files.forget_who_left()?;
     let is_new = identity.authority_key.is_none();
+    let sealing = Keyring::open(keys, disk.clone(), &recovered.state.0)?;
     Ok(Opened { store, recovered, broken, identity, sealing, is_new })
 }
 
@@ -401,7 +408,7 @@ async fn ask_to_join(
     token: &str,
     replaces: &str,
     key: Vec<u8>,
-) -> Result<(Identity, SealingKey), StartError> {
+) -> Result<(Identity, SealingKey, Option<Successor>), StartError> {
     let token = Token::parse(token).ok_or_else(|| StartError::Token {
         why: "it does not look like hsr1.…; make one on a member: hsraft token create".into(),
         code: &codes::START_TOKEN_MALFORMED,
@@ -427,7 +434,7 @@ async fn ask_to_join(
         peers: joined.peers,
         authority_key: None,
     };
-    Ok((identity, sealing))
+    Ok((identity, sealing, joined.successor))
 }
 
 /// A joiner is in once it has applied its own admission.

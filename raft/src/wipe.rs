@@ -15,8 +15,9 @@ use crate::{
 };
 
 /// What lies beside the database: of the log, of the checks, of the relay.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     identity::SEALING_KEY_FILE,
+    identity::SEALING_KEY_NEXT_FILE,
     identity::JOINING_KEY_FILE,
     "derp.key",
     "synced",

@@ -7,6 +7,8 @@ mod certificates;
 mod common;
 #[path = "three_members/joins.rs"]
 mod joins;
+#[path = "three_members/sealing.rs"]
+mod sealing;
 #[path = "three_members/upgrades.rs"]
 mod upgrades;
 

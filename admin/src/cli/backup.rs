@@ -430,7 +430,20 @@ fn sealing_key(
                 )
             })
         }
-        (None, Some(file)) => raft::archive::sealing_key_of(file, world).map_err(failed),
+        (None, Some(file)) => {
+            let key = raft::archive::sealing_key_of(file, world).map_err(failed)?;
+            match key.opens(state) {
+                Some(false) => Err(Problem::of(
+                    &codes::RECOVERY_KEY_OTHER,
+                    format!(
+                        "the sealing key in {} does not open this backup: it is of another cluster, or was replaced after \
+                         the backup was made; use the recovery key of that day",
+                        file.display()
+                    ),
+                )),
+                Some(true) | None => Ok(key),
+            }
+        }
         _ => Err(Problem::of(
             &codes::FLAG_MISSING,
             "say --recovery-key-file FILE, or --sealing-key-file FILE with the file of a member's folder",

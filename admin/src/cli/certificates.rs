@@ -17,7 +17,7 @@ use super::{
     spans,
     table::{Table, moment},
 };
-use crate::cluster::certificates::{Certificates, Renewed, Resealed};
+use crate::cluster::certificates::{Certificates, Renewed, Resealed, SealingKeyRotated};
 
 /// What can be done with certificates.
 #[derive(Debug, Subcommand)]
@@ -48,8 +48,12 @@ pub struct RotateArgs {
 #[derive(Debug, Subcommand)]
 pub enum KeyWord {
     /// Make a new data key and seal all secrets of the cluster under it, while members serve
-    #[command(after_help = "Example:\n  hsraft key rotate")]
-    Rotate,
+    #[command(after_help = "Example:\n  hsraft key rotate\n  hsraft key rotate --sealing-key")]
+    Rotate {
+        /// Also give every member another sealing key, and make another recovery key: it is shown this once
+        #[arg(long)]
+        sealing_key: bool,
+    },
     /// Bring the sealing key to where the configuration looks for it, so that this machine's member can start
     #[command(
         after_help = "Example:\n  hsraft key unlock /mnt/usb/sealing.key --config /etc/hsraft/config.yaml && systemctl start hsraft"
@@ -129,7 +133,24 @@ pub async fn cert(word: CertWord, desk: &Desk) -> Result<(), Problem> {
 /// `key …`.
 pub async fn key(word: KeyWord, desk: &Desk) -> Result<(), Problem> {
     match word {
-        KeyWord::Rotate => {
+        KeyWord::Rotate { sealing_key: true } => {
+            let question = "Replace the sealing key of all members? Copies of it open nothing new any more, and there will \
+                            be a new recovery key to be written down.";
+            if !desk.agreed(question) {
+                return super::users::declined(desk, "Nothing replaced");
+            }
+            let done: SealingKeyRotated = desk.client.post("/api/v1/cluster/secrets/sealing-key", json!({})).await?;
+            desk.output.text(&done.recovery_key)?;
+            desk.output.talk(&format!(
+                "That is the new recovery key: write it down, then: hsraft recovery-key confirm hsrk1-…\n\
+                 {} secrets are sealed under data key {} and another sealing key, which every member has. Copies of the old \
+                 sealing.key open backups of before only: where you keep one, keep the new one as well. The recovery key of \
+                 before opens backups of before.",
+                done.secrets, done.data_key
+            ));
+            Ok(())
+        }
+        KeyWord::Rotate { sealing_key: false } => {
             let done: Resealed = desk.client.post("/api/v1/cluster/secrets/reseal", json!({})).await?;
             desk.output.done(&format!("{} secrets are sealed under data key {}", done.secrets, done.data_key))
         }

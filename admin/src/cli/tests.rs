@@ -398,6 +398,7 @@ fn words_of_headscale() {
         "cert renew hs2",
         "cert rotate-ca --wait 5m",
         "key rotate",
+        "key rotate --sealing-key",
         "recovery-key create",
         "explain",
         "explain HSR-2001",

@@ -123,6 +123,16 @@ pub struct Resealed {
     pub secrets: u64,
 }
 
+/// Secrets under another sealing key.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SealingKeyRotated {
+    pub data_key: u32,
+    pub secrets: u64,
+    /// Opens backups from now on.
+    pub recovery_key: String,
+}
+
 /// Which member.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -308,4 +318,19 @@ pub(crate) async fn reseal(
     tracing::info!(by = caller.by, "the secrets are sealed under a new data key");
     let (data_key, secrets) = api.backend.rotate_data_key(&caller.by).await??;
     Ok(Reply(Resealed { data_key, secrets: secrets as u64 }))
+}
+
+/// `POST /cluster/secrets/sealing-key`.
+pub(crate) async fn rotate_sealing_key(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Json(_): Json<Empty>,
+) -> Result<Reply<SealingKeyRotated>, ApiError> {
+    tracing::info!(by = caller.by, "the sealing key is being replaced");
+    let done = api.backend.rotate_sealing_key(&caller.by).await??;
+    Ok(Reply(SealingKeyRotated {
+        data_key: done.data_key,
+        secrets: done.secrets as u64,
+        recovery_key: done.recovery_key.to_string(),
+    }))
 }

@@ -16,6 +16,7 @@ impl From<ProposeError> for Failure {
             ProposeError::Deadline(why) => Failure::Unknown(why),
             ProposeError::Stopped => Failure::Stopped("it is shutting down".into()),
             ProposeError::Closed { code, why } => Failure::Closed(code, why),
+            ProposeError::Unready { code, why } => Failure::Unready(code, why),
             ProposeError::Refused(refusal) => Failure::Refused(refusal),
             ProposeError::TooLarge(..)
             | ProposeError::Malformed(_)
@@ -132,6 +133,10 @@ impl Backend for Cluster {
 
     fn rotate_authority<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<u64>> {
         Box::pin(async move { Ok(Cluster::rotate_authority(self, by).await?) })
+    }
+
+    fn rotate_sealing_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<raft::Rotated>> {
+        Box::pin(async move { Ok(Cluster::rotate_sealing_key(self, by).await?) })
     }
 
     fn rotate_data_key<'a>(&'a self, by: &'a str) -> BoxFuture<'a, Asked<(u32, usize)>> {

@@ -124,6 +124,10 @@ impl Peers for Service {
             Call::Report => encode(&self.0.hear(from, decode(&data).map_err(malformed)?)),
             Call::Remember => encode(&self.0.remember(from)),
             Call::Renew => encode(&self.0.renew_here().await),
+            Call::TakeSealingKey => {
+                let successor = decode(&data).map_err(malformed)?;
+                encode(&self.0.take_successor(successor).await)
+            }
         };
         Ok(Response::new(frame(answer)))
     }

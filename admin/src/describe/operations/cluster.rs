@@ -42,6 +42,7 @@ pub const OPERATIONS: &[Operation] = &[
     row("POST", "/api/v1/cluster/certificates/renew", "RenewCertificate", "A new certificate for a member, now", &[], &[("member", "string")], REPLY),
     row("POST", "/api/v1/cluster/certificates/rotate", "RotateAuthority", "Another authority for members' certificates", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/secrets/reseal", "ResealSecrets", "All secrets under a new key", &[], &[], REPLY),
+    row("POST", "/api/v1/cluster/secrets/sealing-key", "RotateSealingKey", "Another sealing key at every member; the new recovery key is shown this once", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/recovery-key", "CreateRecoveryKey", "The key that opens backups; it is shown this once", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/recovery-key/confirm", "ConfirmRecoveryKey", "Say that you have it", &[], &[("key", "string")], NONE),
     row("GET", "/api/v1/cluster/backup", "SaveBackup", "The state as a backup file: its name, and its bytes in base64", &[], &[], REPLY),

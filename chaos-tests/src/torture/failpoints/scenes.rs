@@ -31,6 +31,8 @@ pub enum Scene {
     Start,
     /// A member is told to renew its certificate.
     Renewal,
+    /// All members are given another sealing key.
+    Sealing,
     /// A voter is taken out, and one of its name joins with an empty folder.
     Churn,
     /// A leader comes back that wrote what nobody else has.
@@ -60,6 +62,7 @@ impl Scene {
             ("member.announce.", Scene::Start),
             ("archive.segment.", Scene::Shelf),
             ("certificate.", Scene::Renewal),
+            ("sealing.", Scene::Sealing),
             ("start.", Scene::Churn),
             ("join.", Scene::Churn),
             ("token.", Scene::Churn),
@@ -128,6 +131,14 @@ impl Stage {
                 self.arm(follower, &text).await?;
                 let mut api = self.crew.api(follower);
                 let asked = async { drop(api.post("/api/v1/cluster/certificates/renew", &json!({}), SOON).await) };
+                let (by, ()) = tokio::join!(self.who_reached(&point.name, action, marks, SOON * 2), asked);
+                Ok(by)
+            }
+            Scene::Sealing => {
+                let mut api = self.crew.api(follower);
+                api.post("/api/v1/cluster/recovery-key", &json!({}), SOON).await?;
+                self.arm(follower, &text).await?;
+                let asked = async { drop(api.post("/api/v1/cluster/secrets/sealing-key", &json!({}), SOON).await) };
                 let (by, ()) = tokio::join!(self.who_reached(&point.name, action, marks, SOON * 2), asked);
                 Ok(by)
             }
