@@ -122,8 +122,7 @@ impl Comparison<'_> {
                 shared.profiles.insert(owner, profile.clone());
             }
         }
-        let moved = |old: &Bytes, new: &Bytes| (old != new).then(|| new.clone());
-        shared.derp_map = moved(&old.pages.derp_map, &new.pages.derp_map);
+        shared.derp_map = (old.pages.derp_map != new.pages.derp_map).then(|| new.pages.derp_map.clone());
         shared.dns_moved = old.pages.dns != new.pages.dns || old.pages.own_names != new.pages.own_names;
         shared.dns = (shared.dns_moved && !new.pages.own_names).then(|| new.pages.dns.clone());
         shared.domain = new.pages.domain.clone().filter(|_| old.pages.domain != new.pages.domain);
