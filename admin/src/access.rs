@@ -133,6 +133,7 @@ const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/cluster/webhooks", Change),
     ("POST", "/cluster/webhooks", Change),
     ("DELETE", "/cluster/webhooks/{id}", Change),
+    ("POST", "/cluster/webhooks/{id}/test", Change),
     ("GET", "/cluster/import", Look),
     ("POST", "/cluster/import", Change),
     ("POST", "/cluster/export", Change),

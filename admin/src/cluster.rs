@@ -69,6 +69,7 @@ pub(crate) fn routes() -> Router<Api> {
         .route("/users/{id}/ranges", post(addresses::set_ranges))
         .route("/webhooks", get(webhooks::list).post(webhooks::create))
         .route("/webhooks/{id}", delete(webhooks::delete))
+        .route("/webhooks/{id}/test", post(webhooks::test))
         .route("/ssh-checks", get(ssh_checks::list))
         .route("/ssh-checks/{id}/approve", post(ssh_checks::approve))
         .route("/ssh-checks/{id}/reject", post(ssh_checks::reject))

@@ -47,12 +47,13 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use state_machine::{State, Timestamp};
+use futures::future::BoxFuture;
+use state_machine::{State, Timestamp, Webhook};
 use tokio_util::sync::CancellationToken;
 
 use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
@@ -60,11 +61,16 @@ use crate::{auth::Guard, backend::Backend, request::Query, status::ApiError};
 /// Fills bytes with randomness.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
+/// Sends a webhook a test event in somebody's name: the receiver's status, or why there was none.
+pub type Tell = Arc<dyn Fn(Arc<Webhook>, String) -> BoxFuture<'static, Result<StatusCode, String>> + Send + Sync>;
+
 /// What the router needs to know that the cluster does not tell it.
 #[derive(Clone)]
 pub struct RouterOptions {
     /// The world's entropy.
     pub random: Random,
+    /// How webhooks are tried.
+    pub tell: Tell,
     /// The time of day: the world's clock.
     pub now: Arc<dyn Fn() -> Timestamp + Send + Sync>,
     /// `mkey:…`: the key clients know the cluster by.

@@ -14,7 +14,7 @@ mod orders;
 mod policy_drift;
 mod settings_drift;
 mod text_records;
-mod webhooks;
+pub mod webhooks;
 
 use std::{sync::Arc, time::Duration};
 
@@ -58,16 +58,9 @@ pub fn start(
         until_stop("policy drift", Box::pin(policy_drift::run(cluster.clone(), policy_file, metrics.clone())));
     }
     // Whoever leads orders for all, also for members whose files differ from its own.
-    let authorities = options.client_acme.as_ref().and_then(|acme| acme.authorities.clone());
-    let outside = crate::acme::Outside {
-        world: world.clone(),
-        authorities: authorities.or_else(|| options.derp.authorities.clone()),
-    };
-    let (told_by, trusted) = (name.to_owned(), outside.authorities.clone());
-    until_stop(
-        "webhooks",
-        Box::pin(webhooks::run(cluster.clone(), world.clone(), trusted, told_by, metrics.webhook_failures.clone())),
-    );
+    let outside = crate::acme::Outside { world: world.clone(), authorities: authorities(options) };
+    let tell = webhooks::run(sender(cluster, world, options), metrics.clone(), name.to_owned());
+    until_stop("webhooks", Box::pin(tell));
     let dns = options.cert_dns.update.clone();
     let told =
         text_records::run(cluster.clone(), world.clone(), dns, name.to_owned(), metrics.cert_dns_failures.clone());
@@ -79,6 +72,17 @@ pub fn start(
             Box::pin(derp_map::run(cluster.clone(), options.derp.clone(), world.clone(), name.to_owned())),
         );
     }
+}
+
+/// A PEM file to trust instead of the system's.
+fn authorities(options: &Options) -> Option<std::path::PathBuf> {
+    let named = options.client_acme.as_ref().and_then(|acme| acme.authorities.clone());
+    named.or_else(|| options.derp.authorities.clone())
+}
+
+/// What tells webhooks.
+pub fn sender(cluster: &Cluster, world: &World, options: &Options) -> webhooks::Sender {
+    webhooks::Sender { cluster: cluster.clone(), world: world.clone(), authorities: authorities(options) }
 }
 
 /// Options without what was for the start alone: tasks that live on keep no secrets.

@@ -87,6 +87,10 @@ pub struct Metrics {
     pub presence_batch: Histogram,
     /// 1 while this member's policy file says something else than what is in force.
     pub policy_file_differs: IntGauge,
+    /// Requests to webhooks, by whether the receiver took them.
+    pub webhook_requests: IntCounterVec,
+    /// Webhooks whose last request failed; at the leader.
+    pub webhooks_failing: IntGauge,
     /// Until the certificate shown to clients ends.
     pub client_certificate_left: IntGauge,
     /// Requests to receivers of webhooks that were not taken.
@@ -169,6 +173,12 @@ impl Metrics {
             redraw_seconds: histogram("hsraft_atlas_redraw_seconds", "Time to redraw the atlas.", 0.000_05)?,
             report_batch: histogram("hsraft_report_batch_size", "Reports of clients in one command.", 1.0)?,
             presence_batch: histogram("hsraft_presence_batch_size", "Opened and closed streams in one command.", 1.0)?,
+            webhook_requests: counters(
+                "hsraft_webhook_requests_total",
+                "Requests to webhooks, by whether the receiver took them.",
+                &["result"],
+            )?,
+            webhooks_failing: gauge("hsraft_webhooks_failing", "Webhooks whose last request failed; at the leader.")?,
             policy_file_differs: gauge(
                 "hsraft_policy_file_differs",
                 "1 while this member's policy file differs from the policy in force.",

@@ -585,7 +585,12 @@ fn api(
     trusted: bool,
 ) -> axum::Router {
     let (entropy, clock) = (world.entropy.clone(), world.clock.clone());
+    let sender = chores::sender(&control.cluster, world, options);
     let router = admin::RouterOptions {
+        tell: Arc::new(move |webhook, by| {
+            let sender = sender.clone();
+            Box::pin(async move { chores::webhooks::test(&sender, &webhook, &by).await })
+        }),
         random: Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes)),
         now: Arc::new(move || Timestamp(clock.now_ms())),
         noise_key: control.public_key().to_string(),

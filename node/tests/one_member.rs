@@ -322,7 +322,7 @@ async fn a_webhook_that_fails_first_hears_everything_in_the_end() {
     use ring::hmac;
 
     let member = Member::start().await;
-    let (url, mut requests) = receiver(vec![500, 200, 200]).await;
+    let (url, mut requests) = receiver(vec![500, 200, 200, 202, 404]).await;
     let id = "0a1b2c3d".to_owned();
     let cluster = member.server.cluster().clone();
     let secret = cluster.seal(&state_machine::Webhook::secret(&id), b"hswhsec-test");
@@ -363,6 +363,28 @@ async fn a_webhook_that_fails_first_hears_everything_in_the_end() {
     let kinds: Vec<&Value> = next.as_array().unwrap().iter().map(|event| &event["type"]).collect();
     assert_eq!(kinds, ["nodeCreated"], "nothing twice");
     assert_eq!(next[0]["data"]["deviceName"], "laptop");
+    member.metric_reaches("hsraft_webhook_requests_total{result=\"told\"}", 2.0).await;
+    assert_eq!(member.metric("hsraft_webhook_requests_total{result=\"failed\"}"), 1.0);
+    assert_eq!(member.metric("hsraft_webhooks_failing"), 0.0);
+
+    // Tried by hand: whatever it wants otherwise, and once.
+    let secret = "k".repeat(64);
+    let key = state_machine::ApiKey {
+        prefix: "hooktester01".into(),
+        secret_sha256: admin::secret_text::hash(&secret),
+        ..state_machine::ApiKey::default()
+    };
+    member.done(Command::CreateApiKey { key }).await;
+    let ask = format!(
+        "POST /api/v1/cluster/webhooks/{id}/test HTTP/1.1\r\nhost: x\r\nauthorization: Bearer hskey-api-hooktester01-{secret}\r\n\
+         content-length: 0\r\nconnection: close\r\n\r\n"
+    );
+    let taken = member.http(&ask).await;
+    assert!(taken.starts_with("HTTP/1.1 200") && taken.ends_with(r#"{"status":202}"#), "{taken}");
+    let (_, event) = within(requests.recv()).await.unwrap();
+    assert!(event.contains(r#""type":"test""#), "{event}");
+    let refused = member.http(&ask).await;
+    assert!(refused.starts_with("HTTP/1.1 409") && refused.contains("HSR-2401"), "{refused}");
     drop((of_ann, states, cluster));
     within(member.server.drain()).await;
 }

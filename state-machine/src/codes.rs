@@ -112,6 +112,7 @@ table! {
     DRILL_SETUP 2306, "a drill does not reach every member by itself", "cluster.client_url is missing or no URL on one of them", "set it on the member the message names and restart that member";
     DRILL_HALTED 2307, "the drill could not go on", "a step of it did not do what it should; the message says which", "look at the timeline in its report, and at the log of the member it names";
     DRILL_STOPPED 2308, "somebody stopped the drill", "Ctrl-C, or hsraft drill stop", "nothing: everything was healed first";
+    WEBHOOK_DEAF 2401, "a webhook's receiver did not take the event", "it cannot be reached from this member, its certificate is not trusted, or it answers something else than 2xx", "correct it, then: hsraft webhooks test ID";
 
     START_OPTION 3002, "the configuration cannot be used, or there is nothing to continue", "a value contradicts another, or the data folder is empty", "the message names file, line and value; check with: hsraft configtest";
     START_NOTHING 3003, "there is nothing to continue", "the data folder is empty, and nobody said to found or to join", "hsraft join …, or a configuration that founds: cluster.data_dir names the folder";

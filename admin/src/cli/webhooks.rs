@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     client::escape,
-    cluster::webhooks::{NewWebhook, Webhooks as List},
+    cluster::webhooks::{NewWebhook, Tried, Webhooks as List},
 };
 
 /// What can be done with them.
@@ -30,6 +30,9 @@ pub enum Webhooks {
         #[arg(long, value_delimiter = ',')]
         events: Vec<String>,
     },
+    /// Send it a test event from this member now, and show what it answers
+    #[command(after_help = "Example:\n  hsraft webhooks test 0a1b2c3d")]
+    Test { id: String },
     /// Tell it no more
     #[command(alias = "del", after_help = "Example:\n  hsraft webhooks delete 0a1b2c3d")]
     Delete { id: String },
@@ -60,6 +63,11 @@ pub async fn run(word: Webhooks, desk: &Desk) -> Result<(), Problem> {
             desk.output.show_ours(&new, || {
                 format!("Webhook {} created. Its secret, shown this once:\n{}\n", new.id, new.secret)
             })
+        }
+        Webhooks::Test { id } => {
+            let path = format!("/api/v1/cluster/webhooks/{}/test", escape(&id));
+            let tried: Tried = desk.client.post(&path, json!({})).await?;
+            desk.output.show_ours(&tried, || format!("Webhook {id} took the test event: it answers {}\n", tried.status))
         }
         Webhooks::Delete { id } => {
             desk.client.delete::<Value>(&format!("/api/v1/cluster/webhooks/{}", escape(&id))).await?;

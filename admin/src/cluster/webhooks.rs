@@ -7,7 +7,7 @@ use axum::{
     extract::{Path, State as Shared},
 };
 use serde::{Deserialize, Serialize};
-use state_machine::{Command, Timestamp};
+use state_machine::{Command, Timestamp, codes};
 
 use crate::{
     Api,
@@ -92,6 +92,32 @@ pub(crate) async fn create(
     };
     api.propose(&caller, Command::CreateWebhook { webhook, secret: sealed }).await?;
     Ok(Reply(NewWebhook { id, secret }))
+}
+
+/// What a receiver said to a test event.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tried {
+    /// Its HTTP status.
+    pub status: u16,
+}
+
+/// `POST /cluster/webhooks/{id}/test`: from this member, whoever leads; nothing is repeated or written down.
+pub(crate) async fn test(
+    Shared(api): Shared<Api>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Reply<Tried>, ApiError> {
+    let state = api.current().await?;
+    let webhook = state.webhooks().get(&id).cloned();
+    let webhook =
+        webhook.ok_or_else(|| ApiError::not_found(format!("there is no webhook {id:?}: hsraft webhooks list")))?;
+    match (api.options.tell)(webhook, caller.by).await {
+        Ok(status) => Ok(Reply(Tried { status: status.as_u16() })),
+        Err(why) => {
+            Err(ApiError::unfit(&codes::WEBHOOK_DEAF, format!("the receiver did not take the test event: {why}")))
+        }
+    }
 }
 
 /// `DELETE /cluster/webhooks/{id}`.

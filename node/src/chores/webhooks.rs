@@ -5,28 +5,22 @@
 //! twice carries the log index that made it. Whoever does not answer is asked again, ever more seldom; what falls out of
 //! the audit log meanwhile it does not hear.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, header};
-use prometheus::IntCounter;
+use http::{Request, StatusCode, header};
 use raft::Cluster;
 use ring::hmac;
 use serde_json::{Value, json};
 use state_machine::{AuditRow, Command, NodeId, State, Timestamp, UserId, Webhook};
 use tokio::{
-    task::JoinSet,
-    time::{Instant, sleep_until},
+    task::{self, JoinSet},
+    time::{Instant, sleep, sleep_until},
 };
 use world::World;
 
 use super::{RETRY, now};
-use crate::fetch;
+use crate::{fetch, observe::Metrics};
 
 /// Events of one request.
 const EVENTS_MAX: usize = 64;
@@ -35,6 +29,9 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// After the first failure; doubled with every further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How often it is tried to write down how far a webhook was told. Given up, the next time writes it down as well, or
+/// the next leader tells it once more.
+const NOTES: usize = 3;
 
 /// How it goes with one webhook, as long as this member leads.
 #[derive(Clone, Copy, Default)]
@@ -60,12 +57,23 @@ struct Sent {
     result: Result<(), String>,
 }
 
+/// What sending needs.
+#[derive(Clone)]
+pub struct Sender {
+    pub cluster: Cluster,
+    pub world: World,
+    /// A PEM file to trust instead of the system's.
+    pub authorities: Option<PathBuf>,
+}
+
 /// Runs as long as the member does; sends while it leads.
-pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, by: String, failed: IntCounter) {
+pub async fn run(sender: Sender, metrics: Metrics, by: String) {
+    let cluster = &sender.cluster;
     let (mut states, mut status) = (cluster.watch(), cluster.watch_status());
     let mut progress: BTreeMap<String, Progress> = BTreeMap::new();
     let mut under_way: JoinSet<Sent> = JoinSet::new();
-    let mut busy: BTreeSet<String> = BTreeSet::new();
+    // Which task sends for which webhook: what a task leaves behind that panics.
+    let mut busy: Vec<(task::Id, String)> = Vec::new();
     loop {
         let state = states.borrow_and_update().clone();
         status.mark_unchanged();
@@ -73,7 +81,7 @@ pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, b
         if cluster.is_leader() {
             progress.retain(|id, _| state.webhooks().contains_key(id));
             for (id, webhook) in state.webhooks() {
-                if busy.contains(id) {
+                if busy.iter().any(|(_, busy)| busy == id) {
                     continue;
                 }
                 let known = progress.entry(id.clone()).or_default();
@@ -86,24 +94,21 @@ pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, b
                 match parcel.events.is_empty() {
                     true => known.seen = parcel.through,
                     false => {
-                        busy.insert(id.clone());
-                        let task = send(cluster.clone(), world.clone(), authorities.clone(), webhook.clone(), parcel);
-                        under_way.spawn(task);
+                        let task = under_way.spawn(send(sender.clone(), by.clone(), webhook.clone(), parcel));
+                        busy.push((task.id(), id.clone()));
                     }
                 }
             }
         } else {
             progress.clear();
         }
+        metrics.webhooks_failing.set(progress.values().filter(|known| known.failures > 0).count() as i64);
         let wake = next.unwrap_or_else(Instant::now);
         tokio::select! { biased;
-            ended = under_way.join_next(), if !under_way.is_empty() => {
-                let Some(Ok(sent)) = ended else { continue };
-                busy.remove(&sent.id);
-                if sent.result.is_err() {
-                    failed.inc();
-                }
-                took_note(&cluster, sent, &mut progress, &by).await;
+            ended = under_way.join_next_with_id(), if !under_way.is_empty() => {
+                let Some(ended) = ended else { continue };
+                let Some(sent) = whose(ended, &mut busy) else { continue };
+                took_note(sent, &mut progress, &metrics);
             }
             moved = states.changed() => if moved.is_err() { return },
             moved = status.changed() => if moved.is_err() { return },
@@ -112,19 +117,26 @@ pub async fn run(cluster: Cluster, world: World, authorities: Option<PathBuf>, b
     }
 }
 
-/// Writes down how far the webhook was told, or when to try again.
-async fn took_note(cluster: &Cluster, sent: Sent, progress: &mut BTreeMap<String, Progress>, by: &str) {
+/// How a task ended. One that panicked has said nothing, but for which webhook it sent is known.
+fn whose(ended: Result<(task::Id, Sent), task::JoinError>, busy: &mut Vec<(task::Id, String)>) -> Option<Sent> {
+    let task = ended.as_ref().map_or_else(task::JoinError::id, |(task, _)| *task);
+    let id = busy.iter().position(|(busy, _)| *busy == task).map(|at| busy.swap_remove(at).1)?;
+    Some(match ended {
+        Ok((_, sent)) => sent,
+        Err(error) => Sent { id, through: 0, result: Err(format!("sending broke off: {error}")) },
+    })
+}
+
+/// Remembers how far the webhook was told, or when to try again.
+fn took_note(sent: Sent, progress: &mut BTreeMap<String, Progress>, metrics: &Metrics) {
     let Sent { id, through, result } = sent;
     let known = progress.entry(id.clone()).or_default();
+    metrics.webhook_requests.with_label_values(&[if result.is_ok() { "told" } else { "failed" }]).inc();
+    if result.is_err() {
+        metrics.webhook_failures.inc();
+    }
     match result {
-        Ok(()) => {
-            *known = Progress { seen: through, ..Progress::default() };
-            // Not taken: told once more by whoever leads next.
-            if let Err(error) = cluster.propose(by, Command::WebhookTold { id, through }).await {
-                tracing::debug!(%error, "a webhook was told, and nobody wrote it down");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
+        Ok(()) => *known = Progress { seen: through, ..Progress::default() },
         Err(why) => {
             known.failures = known.failures.saturating_add(1);
             let wait = FIRST_WAIT.saturating_mul(1 << (known.failures - 1).min(16)).min(LONGEST_WAIT);
@@ -220,26 +232,41 @@ fn node_facts(state: &State, id: &str, facts: &Value) -> Value {
     json!({ "nodeID": id, "deviceName": name, "managedBy": owner, "addresses": addresses })
 }
 
-async fn send(
-    cluster: Cluster,
-    world: World,
-    authorities: Option<PathBuf>,
-    webhook: Arc<Webhook>,
-    parcel: Parcel,
-) -> Sent {
-    let result = post(&cluster, &world, authorities, &webhook, &parcel).await;
-    Sent { id: webhook.id.clone(), through: parcel.through, result }
+async fn send(sender: Sender, by: String, webhook: Arc<Webhook>, parcel: Parcel) -> Sent {
+    let through = parcel.through;
+    let result = post(&sender, &webhook, parcel.events).await.map(drop);
+    if result.is_ok() {
+        write_down(&sender.cluster, &by, &webhook.id, through).await;
+    }
+    Sent { id: webhook.id.clone(), through, result }
 }
 
-async fn post(
-    cluster: &Cluster,
-    world: &World,
-    authorities: Option<PathBuf>,
-    webhook: &Webhook,
-    parcel: &Parcel,
-) -> Result<(), String> {
+/// So that whoever leads next goes on from there. Other webhooks do not wait for it.
+async fn write_down(cluster: &Cluster, by: &str, id: &str, through: u64) {
+    for _ in 0..NOTES {
+        match cluster.propose(by, Command::WebhookTold { id: id.to_owned(), through }).await {
+            Ok(_) => return,
+            Err(error) => tracing::debug!(%error, "a webhook was told, and nobody wrote it down"),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Sends an event `test`, whatever the webhook wants otherwise, from this member and now: the receiver's status, or why
+/// there was none.
+pub async fn test(sender: &Sender, webhook: &Webhook, by: &str) -> Result<StatusCode, String> {
+    let at = now(&*sender.world.clock);
+    let event = json!({
+        "timestamp": at.to_string(), "version": 1, "type": "test", "message": "This is a test event",
+        "tailnet": sender.cluster.latest().settings().base_domain.clone(), "data": { "actor": by },
+    });
+    post(sender, webhook, vec![event]).await
+}
+
+async fn post(sender: &Sender, webhook: &Webhook, events: Vec<Value>) -> Result<StatusCode, String> {
+    let Sender { cluster, world, authorities } = sender;
     let secret = cluster.secret(&Webhook::secret(&webhook.id)).ok_or("its secret does not open here")?;
-    let body = Value::from(parcel.events.clone()).to_string();
+    let body = Value::from(events).to_string();
     let request = Request::post(&webhook.url)
         .header(header::CONTENT_TYPE, "application/json")
         .header("Tailscale-Webhook-Signature", signature(&secret, now(&*world.clock), &body))
@@ -247,7 +274,7 @@ async fn post(
         .map_err(|_| "its URL cannot be asked")?;
     let answer = fetch::exchange(request, ANSWER_BYTES_MAX, authorities.as_deref(), world).await;
     let status = answer.map_err(|error| error.to_string())?.status();
-    if status.is_success() { Ok(()) } else { Err(format!("it answers {status}")) }
+    if status.is_success() { Ok(status) } else { Err(format!("it answers {status}")) }
 }
 
 /// `t=<Unix seconds>,v1=<HMAC-SHA256 of "seconds.body" in hexadecimal digits>`, as receivers of Tailscale's webhooks
@@ -319,6 +346,24 @@ mod tests {
         assert_eq!(first.events.len(), EVENTS_MAX);
         let second = parcel(&state, webhook, first.through);
         assert_eq!(second.events.len(), 100 - EVENTS_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_sender_that_panics_leaves_its_webhook_free() {
+        let mut under_way: JoinSet<Sent> = JoinSet::new();
+        let sent = |id: &str, through| Sent { id: id.to_owned(), through, result: Ok(()) };
+        let well = sent("b", 7);
+        let mut busy = vec![
+            (under_way.spawn(async { panic!("a fault of the program") }).id(), "a".to_owned()),
+            (under_way.spawn(async { well }).id(), "b".to_owned()),
+        ];
+        let mut told = BTreeMap::new();
+        while let Some(ended) = under_way.join_next_with_id().await {
+            let sent = whose(ended, &mut busy).unwrap();
+            told.insert(sent.id, (sent.through, sent.result.is_ok()));
+        }
+        assert!(busy.is_empty(), "nobody is held up");
+        assert_eq!(told, BTreeMap::from([("a".to_owned(), (0, false)), ("b".to_owned(), (7, true))]));
     }
 
     /// The value was computed with another program: `printf '1800000000.[]' | openssl dgst -sha256 -hmac secret`.

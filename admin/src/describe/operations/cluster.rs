@@ -34,6 +34,7 @@ pub const OPERATIONS: &[Operation] = &[
     row("POST", "/api/v1/cluster/users/{user}/ranges", "SetUserRanges", "Other ranges for a user", &[], &[("ranges", "string[]")], REPLY),
     row("GET", "/api/v1/cluster/webhooks", "ListWebhooks", "Who outside is told what happens", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/webhooks", "CreateWebhook", "Tell a URL; its signing secret is shown this once", &[], &[("url", "string"), ("events", "string[]")], REPLY),
+    row("POST", "/api/v1/cluster/webhooks/{webhook}/test", "TestWebhook", "Send it an event of the type test now", &[], &[], REPLY),
     row("DELETE", "/api/v1/cluster/webhooks/{webhook}", "DeleteWebhook", "Tell it no more", &[], &[], NONE),
     row("GET", "/api/v1/cluster/ssh-checks", "ListSshChecks", "Connections by SSH that wait for somebody", &[], &[], REPLY),
     row("POST", "/api/v1/cluster/ssh-checks/{check}/approve", "ApproveSshCheck", "Let one through", &[], &[], NONE),
