@@ -39,7 +39,8 @@ pub struct Network(pub Dialer);
 impl Network {
     fn connection(&self, to: u64, seat: &Seat) -> Connection {
         self.0.book.hear(MemberId(to), &seat.address);
-        Connection { client: self.0.channel(MemberId(to)) }
+        let patience = Duration::from_millis(self.0.timing.election_min_ms);
+        Connection { client: self.0.channel(MemberId(to)), patience }
     }
 }
 
@@ -62,6 +63,10 @@ impl RaftNetworkFactory<Types> for Network {
 /// One connection to one member.
 pub struct Connection {
     client: PeersClient<Channel>,
+    /// So long the oldest unanswered append may take, whatever openraft grants it: that is three quarters of a heartbeat,
+    /// less than a round trip that the profile is meant for, and a stream that is given up is opened again and gets
+    /// nothing done meanwhile. Who hears nothing for so long asks for votes.
+    patience: Duration,
 }
 
 fn unreachable(error: impl ToString) -> RPCError<Types> {
@@ -117,7 +122,7 @@ impl RaftNetworkV2<Types> for Connection {
         request: AppendRequest,
         option: RPCOption,
     ) -> Result<AppendResponse, RPCError<Types>> {
-        self.call(Call::Append, &request, option.soft_ttl()).await
+        self.call(Call::Append, &request, option.hard_ttl().max(self.patience)).await
     }
 
     async fn vote(&mut self, request: VoteRequest, option: RPCOption) -> Result<VoteResponse, RPCError<Types>> {
@@ -153,7 +158,7 @@ impl RaftNetworkV2<Types> for Connection {
         S: Stream<Item = AppendRequest> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let within = option.soft_ttl();
+            let within = option.hard_ttl().max(self.patience);
             let mut input = input;
             if mutants::is("sub-quorum-commit") {
                 return Ok(self.append_and_hope(input, within));

@@ -228,14 +228,17 @@ impl Stage {
         marks: &[usize],
     ) -> Result<Option<usize>> {
         let others: Vec<usize> = (0..self.crew.plan.members).filter(|member| *member != leader).collect();
-        // Not merely stopped: what waits in a stopped process's sockets would be taken when it goes on.
+        // Not merely stopped: what waits in a stopped process's sockets would be taken when it goes on. And both at once:
+        // a leader takes writes only until it knows that it is alone, which is half a second.
         for other in &others {
-            self.crew.kill(*other).await?;
+            self.crew.signal(*other, "-KILL").await?;
         }
         // The canaries go on asking the leader, which appends and waits.
         let body = json!({ "name": format!("nobody-heard-{}", self.crew.world.entropy.u64()) });
         let _ = self.crew.api(leader).post("/api/v1/user", &body, Duration::from_millis(300)).await;
-        self.crew.kill(leader).await?;
+        for member in others.iter().chain([&leader]) {
+            self.crew.kill(*member).await?;
+        }
         for other in &others {
             self.crew.start(*other)?;
         }
