@@ -14,6 +14,7 @@
 //! | `log.rs`, `store/` | the log openraft sees, on one RocksDB |
 //! | `peers/` | members calling members |
 //! | `pki.rs`, `seal.rs`, `identity.rs` | certificates, sealed secrets, who this member is |
+//! | `keyring.rs`, `rotation.rs` | where a member's sealing key lies; another one for all members |
 //! | `renewal.rs`, `certificates.rs` | a member's papers follow the clock and the authority; what operators ask of them |
 //! | `types.rs`, `runtime.rs`, `encode.rs` | openraft's type table, seeded dice, our words on disk and wire |
 //! | `archive/` | backups: taken, read, and made into a cluster again |

@@ -365,7 +365,7 @@ async fn open_home(
     if let Some(identity) = identity {
         // A newcomer that was stopped while it caught up has the newest key, and a State of before.
         let caught_up = recovered.state.0.member(identity.member()).is_some();
-        let state = if caught_up { recovered.state.0.clone() } else { State::default().into() };
+        let state = if caught_up { recovered.state.0.clone() } else { State::default() };
         let sealing = Keyring::open(keys, disk.clone(), &state)?;
         return Ok(Opened { store, recovered, broken, identity, sealing, is_new: false });
     }

@@ -228,6 +228,70 @@ async fn a_folder_without_its_key_is_locked() {
     stop(&mut anew).await;
 }
 
+/// Whoever had the old key, or a copy of the folder, opens nothing new with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_sealing_key_is_made_where_the_old_one_lies() {
+    let more = "  sealing_key_path: key/sealing.key\n";
+    let mut process = Process::start(tempfile::tempdir().unwrap(), &config("hs1", more), serve).await;
+    process.says(&["serving", "client_addr"]).await;
+    let rotate = ["key", "rotate", "--sealing-key", "--force"];
+    let refused = process.word(&rotate).await.unwrap_err();
+    assert!(refused.contains("HSR-2023") && refused.contains("hsraft recovery-key rotate"), "{refused}");
+    process.word(&["recovery-key", "rotate", "--force"]).await.unwrap();
+    let unasked = process.word(&rotate[..3]).await;
+    assert!(!unasked.unwrap_or_default().contains("hsrk1-"), "nobody said yes");
+
+    let usb = tempfile::tempdir().unwrap();
+    let (kept, paper) = (usb.path().join("old"), usb.path().join("paper"));
+    fs::copy(process.file("key/sealing.key"), &kept).unwrap();
+    let shown = process.word(&rotate).await.unwrap();
+    assert!(shown.starts_with("hsrk1-"), "{shown}");
+    process.word(&["recovery-key", "confirm", shown.trim()]).await.unwrap();
+    fs::write(&paper, &shown).unwrap();
+    tokio::time::timeout(PATIENCE, async {
+        while names(&process.file("key")) != ["sealing.key"]
+            || fs::read(process.file("key/sealing.key")).unwrap() == fs::read(&kept).unwrap()
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the new key takes the old one's place");
+    assert!(!names(&process.file("data")).iter().any(|name| name.starts_with("sealing")), "never in the folder");
+    process.word(&["users", "create", "alice"]).await.unwrap();
+    let full = usb.path().join("full");
+    process.word(&["snapshot", "save", full.to_str().unwrap()]).await.unwrap();
+    stop(&mut process).await;
+
+    // A start with the old key is refused; with the new one it goes on.
+    let (place, new) = (process.file("key/sealing.key"), usb.path().join("new"));
+    fs::copy(&place, &new).unwrap();
+    fs::copy(&kept, &place).unwrap();
+    let Process { folder, .. } = process;
+    let mut locked = Process::start(folder, &config("hs1", more), serve).await;
+    locked.says(&["locked", "not this cluster's", "HSR-3023"]).await;
+    assert_eq!(ended(&mut locked).await, Some(16));
+    let file = locked.file("config.yaml");
+    locked.word(&["key", "unlock", new.to_str().unwrap(), "--config", file.to_str().unwrap()]).await.unwrap();
+    let Process { folder, .. } = locked;
+    let mut open = Process::start(folder, &config("hs1", more), serve).await;
+    open.says(&["serving", "client_addr"]).await;
+    assert_eq!(json(&open, &["users", "list"]).await[0]["name"], "alice");
+    stop(&mut open).await;
+
+    // The backup opens with the new paper and the new key, and with nothing of before.
+    let data = |name: &str| usb.path().join(name).into_os_string().into_string().unwrap();
+    let restore = async |to: &str, flag: &str, key: &Path| {
+        let words = ["snapshot", "restore", full.to_str().unwrap(), "--data-dir", &data(to), "--name", "hs1", flag];
+        open.word(&[&words[..], &[key.to_str().unwrap()]].concat()).await
+    };
+    let refused = restore("a", "--sealing-key-file", &kept).await.unwrap_err();
+    assert!(refused.contains("HSR-4042") && !usb.path().join("a").exists(), "{refused}");
+    restore("b", "--sealing-key-file", &new).await.unwrap();
+    restore("c", "--recovery-key-file", &paper).await.unwrap();
+    assert_eq!(fs::read(usb.path().join("c/sealing.key")).unwrap(), fs::read(&new).unwrap());
+}
+
 /// Segments and fulls on the shelf of one cluster.
 fn shelf(place: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
