@@ -11,7 +11,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use world::{BoxStream, Datagrams, Listener};
 
-use super::zone::{Over, QUESTION_BYTES_MAX, Zone};
+use super::{
+    guarded,
+    zone::{Over, QUESTION_BYTES_MAX, Zone},
+};
 use crate::{
     listen::{Closing, accept, door::Port},
     observe::Metrics,
@@ -39,7 +42,8 @@ impl Desk {
     fn answer(&self, asked: &[u8], over: Over) -> Option<Vec<u8>> {
         let state = self.cluster.latest();
         let well = matches!(*self.port.borrow(), Port::Open(_));
-        let said = Zone { state: &state, name_servers: &self.name_servers, well }.answer(asked, over)?;
+        let zone = Zone { state: &state, name_servers: &self.name_servers, well };
+        let said = guarded(|| zone.answer(asked, over))??;
         self.metrics.cert_dns_answers.with_label_values(&[said.what]).inc();
         Some(said.bytes)
     }

@@ -6,7 +6,7 @@ use std::{io, time::Duration};
 use hickory_proto::{
     op::{Message, MessageType, OpCode, Query, ResponseCode},
     rr::{
-        DNSClass, Name, RData, Record, RecordType, TSigner,
+        DNSClass, Name, RData, Record, RecordType, TSigVerifier, TSigner,
         rdata::{TXT, tsig::TsigAlgorithm},
     },
 };
@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use world::World;
 
+use super::guarded;
 use crate::options::DnsUpdate;
 
 /// From dialling to the answer: a server syncs its journal, and others may have to hear.
@@ -69,21 +70,36 @@ pub async fn tell(to: &DnsUpdate, change: Change, name: &str, value: &str, world
         .map_err(|_| UpdateError::Silent { server: server() })?
         .map_err(|source| UpdateError::Unreachable { server: server(), source })?;
 
-    // Read before it is trusted, for what it says of itself.
-    let read = Message::from_vec(&answer).map_err(|_| UpdateError::Malformed { server: server() })?;
-    if read.id != message.id || read.message_type != MessageType::Response || read.op_code != OpCode::Update {
-        return Err(UpdateError::Malformed { server: server() });
+    let read = guarded(|| judge(&answer, message.id, &mut verifier));
+    match read.ok_or_else(|| UpdateError::Malformed { server: server() })? {
+        Said::Done => Ok(()),
+        Said::Refused(said) => Err(UpdateError::Refused { server: server(), said }),
+        Said::Unproved(said) => Err(unproved(&said)),
+        Said::Malformed => Err(UpdateError::Malformed { server: server() }),
     }
-    if read.signature().is_none() || verifier.verify(&answer).is_err() {
-        let error = read.signature().and_then(|signature| signature.data.error.as_ref());
-        return Err(unproved(&match error {
-            Some(error) => format!("{}, {error:?}", read.response_code),
-            None => read.response_code.to_string(),
-        }));
+}
+
+/// What an answer comes to.
+enum Said {
+    Done,
+    Refused(ResponseCode),
+    /// Not signed, or not with our key; it said so much of itself.
+    Unproved(String),
+    Malformed,
+}
+
+fn judge(answer: &[u8], id: u16, verifier: &mut TSigVerifier) -> Said {
+    // Read before it is trusted: the library wants a signature to be the last of its records.
+    let Ok(read) = Message::from_vec(answer) else { return Said::Malformed };
+    if read.id != id || read.message_type != MessageType::Response || read.op_code != OpCode::Update {
+        return Said::Malformed;
     }
-    match read.response_code {
-        ResponseCode::NoError => Ok(()),
-        said => Err(UpdateError::Refused { server: server(), said }),
+    let Some(signature) = read.signature() else { return Said::Unproved(read.response_code.to_string()) };
+    match (verifier.verify(answer), &signature.data.error, read.response_code) {
+        (Ok(_), None, ResponseCode::NoError) => Said::Done,
+        (Ok(_), None, code) => Said::Refused(code),
+        (_, Some(error), code) => Said::Unproved(format!("{code}, {error:?}")),
+        (Err(_), None, code) => Said::Unproved(code.to_string()),
     }
 }
 
