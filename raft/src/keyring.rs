@@ -5,7 +5,6 @@
 //! every moment, also after a death, a member has the key its State is sealed with, and tells by trying (rotation.rs).
 
 use std::{
-    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -296,12 +295,11 @@ impl Keyring {
         if held.key.opens(state) != Some(true) || successor.key().is_none() {
             return Err(Declined::Locked);
         }
-        let full = |error: io::Error| Declined::Place(error.to_string());
-        world::failpoint!("sealing.take.before", |error| Err(full(error)));
+        world::failpoint!("sealing.take.before", |error: std::io::Error| Err(Declined::Place(error.to_string())));
         self.place.put_next(&*self.disk, Some(&successor)).map_err(|error| Declined::Place(error.to_string()))?;
         held.next = Some(successor);
         drop(held);
-        world::failpoint!("sealing.take.after", |error| Err(full(error)));
+        world::failpoint!("sealing.take.after", |error: std::io::Error| Err(Declined::Place(error.to_string())));
         Ok(())
     }
 

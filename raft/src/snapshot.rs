@@ -7,16 +7,18 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use openraft::RaftSnapshotBuilder;
 use state_machine::{State, mutants};
+use tokio::time::{Instant, sleep};
 use world::Disk;
 
 use crate::{
     encode::{self, SnapshotHead},
-    store::{Store, heavy},
+    store::{Store, heavy, is_full},
     types::{LogId, Snapshot, SnapshotMeta, StoredMembership, Types},
 };
 
@@ -25,6 +27,10 @@ const ENDING: &str = ".snapshot";
 
 /// How many files are kept.
 const KEPT: usize = 2;
+
+/// So long a snapshot waits for room; a member that stops waits for no snapshot longer than that either.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// The folder of snapshot files.
 #[derive(Clone)]
@@ -84,14 +90,30 @@ impl Snapshots {
 
     /// Reads a state from a sender's bytes and keeps them as our newest snapshot.
     pub async fn receive(&self, store: &Store, meta: SnapshotMeta, data: Bytes) -> io::Result<State> {
-        let this = self.clone();
-        let work = move || {
-            let state = State::from_snapshot(&data)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("received snapshot: {error}")))?;
-            this.save(&meta, &data)?;
-            Ok(state)
+        let bytes = data.clone();
+        let read = move || {
+            State::from_snapshot(&bytes)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("received snapshot: {error}")))
         };
-        store.heavy(work).await?
+        let state = store.heavy(read).await??;
+        self.keep(store, meta, data).await?;
+        Ok(state)
+    }
+
+    /// Writes one, away from the tasks of Raft. A snapshot can wait where there is no room for it: the reserve is freed
+    /// within half a second (space.rs), and until it is written the log keeps what it holds. An error ends the member.
+    async fn keep(&self, store: &Store, meta: SnapshotMeta, data: Bytes) -> io::Result<()> {
+        let until = Instant::now() + ROOM_WITHIN;
+        loop {
+            let (this, meta, data) = (self.clone(), meta.clone(), data.clone());
+            match store.heavy(move || this.save(&meta, &data)).await? {
+                Err(error) if is_full(&error) && Instant::now() < until => {
+                    tracing::warn!(%error, "there is no room for a snapshot; it will be tried again");
+                    sleep(AGAIN).await;
+                }
+                done => return done,
+            }
+        }
     }
 }
 
@@ -154,15 +176,13 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         world::failpoint!("snapshot.build.before", Err);
         let meta = SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() };
-        let (state, snapshots, its_meta) = (self.state.clone(), self.snapshots.clone(), meta.clone());
-        let work = move || {
-            let data = match mutants::is("snapshot-misses-a-table") {
-                true => Bytes::from(without_pre_auth_keys(&state).to_snapshot()),
-                false => Bytes::from(state.to_snapshot()),
-            };
-            snapshots.save(&its_meta, &data).map(|()| data)
+        let state = self.state.clone();
+        let work = move || match mutants::is("snapshot-misses-a-table") {
+            true => Bytes::from(without_pre_auth_keys(&state).to_snapshot()),
+            false => Bytes::from(state.to_snapshot()),
         };
-        let data = self.store.heavy(work).await??;
+        let data = self.store.heavy(work).await?;
+        self.snapshots.keep(&self.store, meta.clone(), data.clone()).await?;
         tracing::debug!(revision = %self.state.revision(), bytes = data.len(), "snapshot built");
         Ok(Snapshot { meta, snapshot: data })
     }

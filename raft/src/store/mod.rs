@@ -35,7 +35,7 @@ pub use mark::Mark;
 pub use pace::Pace;
 pub use recover::{Marker, Recovered};
 pub use scrub::Scrubber;
-pub use writer::Durability;
+pub use writer::{Durability, is_full};
 
 use crate::{
     drills::Drills,

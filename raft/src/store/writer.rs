@@ -189,6 +189,6 @@ impl Writer {
 
 /// A write for which there was no room. What it left behind is unknown, as with any other failure, and a start finds
 /// out; the freed reserve lets it.
-fn is_full(error: &io::Error) -> bool {
+pub fn is_full(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::StorageFull || error.to_string().contains("No space left")
 }

@@ -23,12 +23,15 @@ struct Moody {
     /// What it says is free; zero: the truth.
     free: AtomicU64,
     fails_syncs: AtomicBool,
+    /// So many snapshots find no room.
+    refuses_snapshots: AtomicU64,
 }
 
 impl Moody {
     fn world() -> (Arc<Moody>, World) {
         let real = world::real::world();
-        let disk = Moody { disk: real.disk.clone(), free: 0.into(), fails_syncs: false.into() };
+        let disk =
+            Moody { disk: real.disk.clone(), free: 0.into(), fails_syncs: false.into(), refuses_snapshots: 0.into() };
         let disk = Arc::new(disk);
         (disk.clone(), World { disk, ..real })
     }
@@ -39,7 +42,13 @@ impl Disk for Moody {
         self.disk.read(path)
     }
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        self.disk.write(path, bytes)
+        let refused = |left: u64| left.checked_sub(1);
+        let is_snapshot = path.extension().is_some_and(|ending| ending == "snapshot");
+        let order = Ordering::SeqCst;
+        match is_snapshot && self.refuses_snapshots.fetch_update(order, order, refused).is_ok() {
+            true => Err(io::ErrorKind::StorageFull.into()),
+            false => self.disk.write(path, bytes),
+        }
     }
     fn note(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         match self.fails_syncs.load(Ordering::SeqCst) {
@@ -154,6 +163,22 @@ async fn a_leader_without_room_lets_another_lead() {
     for member in &members {
         member.shutdown().await;
     }
+}
+
+/// Between two looks at the disk a snapshot may find it full; that is no reason to end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_waits_for_room() {
+    let (disk, world) = Moody::world();
+    let place = Place { world, snapshot_every: 30, ..Place::new("hs1") };
+    let member = place.found().await;
+    disk.refuses_snapshots.store(3, Ordering::SeqCst);
+    for number in 0..40 {
+        write(&member, &format!("user-{number}")).await;
+    }
+    status_where(&member, "a snapshot", |status| status.snapshot.is_some_and(|index| index > 20)).await;
+    assert_eq!(disk.refuses_snapshots.load(Ordering::SeqCst), 0);
+    write(&member, "after-that").await;
+    member.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -265,7 +265,11 @@ impl Disk for RealDisk {
         let temporary = folder.join(name);
         let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         crate::failpoint!("disk.write.before", Err);
-        file.write_all(bytes)?;
+        if let Err(error) = file.write_all(bytes) {
+            // Most likely there is no room, and half a file would take what is left.
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         crate::failpoint!("disk.sync.before", Err);
         file.sync_all()?;
         drop(file);
