@@ -201,6 +201,8 @@ struct Inner {
     scrubbed_ms: u64,
     client_certificate: Option<ClientCertificate>,
     client_port_closed: Option<String>,
+    /// Another member called this one since the last look.
+    called: bool,
 }
 
 /// What a member has heard of the others. One for each member.
@@ -215,6 +217,15 @@ impl Boards {
     /// What `member` said of itself a moment ago.
     pub fn report_of(&self, member: MemberId) -> Option<Report> {
         self.inner().told.get(&member).filter(|told| told.at.elapsed() < FRESH).map(|told| told.report.clone())
+    }
+
+    /// Another member calls this one: it is not left behind.
+    pub fn note_call(&self) {
+        self.inner().called = true;
+    }
+
+    fn take_called(&self) -> bool {
+        std::mem::take(&mut self.inner().called)
     }
 
     /// This member gives its lead away because of its disk.
@@ -496,8 +507,9 @@ pub async fn keep(core: Arc<Core>, incarnation: u64, fatal: watch::Sender<Option
                 Word::Silence => {}
             }
         }
-        let newer =
-            core.dialer.tls.take_newer().filter(|_| !heard_anybody && core.leadership.borrow().leader.is_none());
+        // Not by who leads: who hears from nobody goes on believing in the leader it heard last.
+        let called = core.boards.take_called();
+        let newer = core.dialer.tls.take_newer().filter(|_| !heard_anybody && !called);
         alone_among_newer = if newer.is_some() { alone_among_newer + 1 } else { 0 };
         if let Some(theirs) = newer.filter(|_| alone_among_newer >= LEFT_BEHIND) {
             fail(&fatal, outdated(theirs, core.latest.borrow().authority_generation()));

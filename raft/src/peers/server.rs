@@ -52,6 +52,7 @@ impl Service {
         if state.member(member).is_some_and(|known| known.state == MemberState::Removed) {
             return Err(Status::permission_denied("this member was removed from the cluster"));
         }
+        self.0.boards.note_call();
         Ok(member)
     }
 }
@@ -67,6 +68,7 @@ impl Peers for Service {
         let ends = (request.into_inner(), core, leaving);
         let requests = stream::unfold(ends, move |(mut frames, core, leaving)| async move {
             let frame = leaving.run_until_cancelled(frames.message()).await?.ok()??;
+            core.boards.note_call();
             match AppendRequest::from_wire(&frame.data) {
                 // The leader finds the stream ended and tries again, until there is room.
                 Ok(request) if !request.entries.is_empty() && core.room().exhausted => {
@@ -146,6 +148,7 @@ impl Peers for Service {
                 return Err(Status::resource_exhausted("the snapshot is too large"));
             }
             data.extend_from_slice(&piece.data);
+            self.0.boards.note_call();
             if let Some(arrival) = &self.0.arrival {
                 arrival.send_replace(Some(Arriving { received: data.len() as u64, total }));
             }
